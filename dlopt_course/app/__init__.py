@@ -1,0 +1,1 @@
+"""The program around the lessons: command line, running lessons, learner's copies, the site."""
