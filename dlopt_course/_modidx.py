@@ -36,4 +36,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'dlopt_course.core.on_host': ('core.html#on_host', 'dlopt_course/core.py'),
                                    'dlopt_course.core.over_blocks': ('core.html#over_blocks', 'dlopt_course/core.py'),
                                    'dlopt_course.core.settings': ('core.html#settings', 'dlopt_course/core.py'),
-                                   'dlopt_course.core.to_numpy': ('core.html#to_numpy', 'dlopt_course/core.py')}}}
+                                   'dlopt_course.core.to_numpy': ('core.html#to_numpy', 'dlopt_course/core.py'),
+                                   'dlopt_course.core.write_atomic': ('core.html#write_atomic', 'dlopt_course/core.py')}}}

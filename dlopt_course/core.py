@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['CLAIM_MIME', 'to_numpy', 'differences', 'assert_close', 'NumericalGrad', 'numerical_grad', 'Claim', 'claim',
            'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'check_floats', 'check_same_shape', 'check_in',
-           'check_number', 'on_host', 'check_finite', 'num_threads', 'over_blocks', 'Settings', 'settings']
+           'check_number', 'on_host', 'check_finite', 'num_threads', 'over_blocks', 'write_atomic', 'Settings',
+           'settings']
 
 # %% ../nbs/00_core.ipynb #imports-export
 import importlib
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
@@ -310,6 +312,25 @@ def over_blocks(
         return [work(s) for s in slices]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, slices))
+
+# %% ../nbs/00_core.ipynb #write-atomic
+def write_atomic(
+    path: Path | str,  # the file to write; its folder is made if it is missing
+    data: bytes | str,  # the whole content; text is written as UTF-8
+) -> None:
+    "Writes `data` to `path` completely or not at all."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.close()  # Windows replaces closed files only
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            file.close()
+            os.unlink(file.name)
+            raise
 
 # %% ../nbs/00_core.ipynb #settings-class
 @dataclass(frozen=True)

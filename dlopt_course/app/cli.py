@@ -1,0 +1,160 @@
+"""The command `dlopt`: one function a command, each a thin shell over the module that does the work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="Optimising and tuning deep learning: a course you read, run and import.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Lessons = Annotated[list[str] | None, typer.Argument(help="Lessons by number or name (1, losses, 01_losses). Default: all.")]
+
+
+def main() -> None:
+    "Run the command; an error that the user can mend is one line, without a traceback."
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        Console(stderr=True).print(f"[bold red]dlopt:[/] {error}", highlight=False)
+        sys.exit(2)
+
+
+def build_folder() -> Path:
+    "Where results go: `_build` of the checkout, else of the current folder."
+    from dlopt_course.app.lessons import root
+
+    return (root() or Path.cwd()) / "_build"
+
+
+@app.command()
+def doctor() -> None:
+    "Look at this machine: versions, cores, GPUs; say what will run live and what is shown as recorded."
+    from dlopt_course.app.doctor import examine, render
+
+    findings = examine()
+    render(findings, console)
+    raise typer.Exit(1 if any(f.status == "fail" for f in findings) else 0)
+
+
+@app.command()
+def run(lessons: Lessons = None) -> None:
+    "Run lessons that have changed, write the ledger of claims, and end with a table of what was found."
+    from dlopt_course.app.lessons import find_lessons
+    from dlopt_course.app.progress import Progress
+    from dlopt_course.app.run import run as run_lessons
+    from dlopt_course.app.run import write_ledger
+
+    out, outcomes = build_folder() / "executed", []
+    paths = find_lessons(lessons or [])
+    try:
+        for outcome in run_lessons(paths, out, Progress(console)):
+            outcomes.append(outcome)
+            if outcome.error:
+                console.rule(f"[red]{outcome.lesson} failed", style="red")
+                console.out(outcome.error, highlight=False)
+    except KeyboardInterrupt:
+        console.print("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
+    finally:
+        write_ledger(find_lessons(), out)
+    show_outcomes(sorted(outcomes, key=lambda o: paths.index(next(p for p in paths if p.stem == o.lesson))))
+    raise typer.Exit(1 if any(o.error for o in outcomes) else 0)
+
+
+def show_outcomes(outcomes: list) -> None:
+    "The table at the end of a run."
+    from dlopt_course.app.run import counted
+    from dlopt_course.core import settings
+
+    table = Table("lesson", box=None, pad_edge=False)
+    for header in ("seconds", "claims", "largest relative difference"):
+        table.add_column(header, justify="right")
+    table.add_column("")
+    budget = settings().time_budget
+    for o in outcomes:
+        late = o.seconds > budget
+        note = "[red]failed" if o.error else "unchanged" if o.cached else f"[yellow]over its {budget:g} s" if late else ""
+        claims = [c for c in o.claims if counted(c)]
+        table.add_row(o.lesson, f"{o.seconds:.1f}", str(len(claims)), f"{o.max_rel:.1e}" if claims else "–", note)
+    console.print(table)
+
+
+@app.command()
+def lab(folder: Annotated[Path, typer.Argument(help="Your folder of lessons; made if it is missing.")] = Path("my-course")) -> None:
+    "Open your own copy of the lessons in JupyterLab, making it first."
+    start(folder)
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", "--notebook-dir", str(folder)]))
+
+
+@app.command()
+def site(
+    serve: Annotated[bool, typer.Option(help="Show it at a local address until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(help="Port of that address; 0 takes a free one.")] = 0,
+) -> None:
+    "Build the documentation site into `_site/` from the lessons as they were run."
+    from dlopt_course.app.lessons import root
+    from dlopt_course.app.site import build_site
+    from dlopt_course.app.site import serve as serve_site
+
+    folder = build_site(root() or Path.cwd())
+    console.print(f"The site is in {folder}. Open it with:\n    {sys.executable} -m webbrowser {folder / 'index.html'}", soft_wrap=True)
+    if serve:
+        serve_site(folder, port)
+
+
+@app.command()
+def claims(
+    lesson: Annotated[str | None, typer.Option(help="Only this lesson.")] = None,
+    against: Annotated[str | None, typer.Option(help="Only references whose name contains this.")] = None,
+    worst: Annotated[int | None, typer.Option(help="Only this many, largest relative difference first.", min=1)] = None,
+) -> None:
+    "Show the ledger: what was compared with what, and how far apart it was."
+    from dlopt_course.app.lessons import find_lessons
+
+    ledger = build_folder() / "claims.json"
+    if not ledger.exists():
+        raise ValueError("no claims yet: `dlopt run` runs the lessons that make them")
+    rows = json.loads(ledger.read_text(encoding="utf-8"))
+    if lesson:
+        rows = [r for r in rows if r["lesson"] == find_lessons([lesson])[0].stem]
+    if against:
+        rows = [r for r in rows if against.lower() in r["against"].lower()]
+    if worst:
+        rows = sorted(rows, key=lambda r: -(r["max_rel"] or 0))[:worst]
+    show_claims(rows)
+
+
+def show_claims(rows: list[dict]) -> None:
+    "A table of ledger rows with a line that counts them."
+    from dlopt_course.app.run import counted
+
+    table = Table("lesson", "claim", "against", "largest absolute", "relative", "allowed", box=None, pad_edge=False)
+    for r in rows:
+        numbers = [f"{r[k]:.1e}" if r[k] is not None else "–" for k in ("max_abs", "max_rel")]
+        table.add_row(r["lesson"], r["label"], r["against"], *numbers, r["tolerance"])
+    console.print(table)
+    inner = sum(not counted(r) for r in rows)
+    console.print(f"{len(rows) - inner} claims against other libraries and closed forms, {inner} internal")
+
+
+@app.command()
+def start(folder: Annotated[Path, typer.Argument(help="Your folder; made if it is missing.")]) -> None:
+    "Copy the lessons into your own folder, without the solutions. What you changed there is never overwritten."
+    from dlopt_course.app.start import start as copy_lessons
+
+    console.print(copy_lessons(folder))
+
+
+if __name__ == "__main__":
+    main()
