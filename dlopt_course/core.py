@@ -224,14 +224,17 @@ class Passed:
 
 # %% ../nbs/00_core.ipynb #validation
 def check_floats(
-    **arrays,  # by argument name: arrays that must be floating point, from one library, and not empty
+    **arrays,  # by argument name: arrays that must be floating point, of one library and dtype, and not empty
 ):  # their array-API namespace
-    "Raises TypeError for what is no floating-point array, ValueError for an empty one; both name the argument."
+    "Raises TypeError for another kind or dtype, ValueError for an empty array; both name the argument."
+    first = next(iter(arrays))
     for name, x in arrays.items():
         if not is_array_api_obj(x):
             raise TypeError(f"{name} must be an array (NumPy, torch, …), got {type(x).__name__}")
         if not array_namespace(x).isdtype(x.dtype, "real floating"):
             raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it first, for example to float32")
+        if x.dtype != arrays[first].dtype:
+            raise TypeError(f"{name} must have the dtype of {first}, {arrays[first].dtype}, got {x.dtype}")
         if 0 in x.shape:
             raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
     return array_namespace(*arrays.values())
@@ -282,9 +285,9 @@ def check_finite(
     result,  # array computed from the arguments
     **arrays,  # by argument name
 ):  # `result`
-    "Returns `result`; if it is not finite on the CPU, raises ValueError naming the argument that holds a NaN or inf."
+    "Returns `result`; if it holds a NaN, raises ValueError naming the argument that it came from (not on a GPU)."
     xp = array_namespace(result)
-    if on_host(result) and not bool(xp.isfinite(xp.sum(result))):
+    if on_host(result) and bool(xp.isnan(xp.sum(result))):
         for name, x in arrays.items():
             if not bool(xp.all(xp.isfinite(x))):
                 first = np.argwhere(~np.isfinite(to_numpy(x)))[0].tolist()
