@@ -94,6 +94,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'dlopt_course.losses._index_block': ('losses.html#_index_block', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._margin': ('losses.html#_margin', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._reduce': ('losses.html#_reduce', 'dlopt_course/losses.py'),
+                                     'dlopt_course.losses._row_max': ('losses.html#_row_max', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._scale': ('losses.html#_scale', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._sigmoid_parts': ('losses.html#_sigmoid_parts', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._target_weights': ('losses.html#_target_weights', 'dlopt_course/losses.py'),

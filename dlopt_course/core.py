@@ -286,10 +286,9 @@ def check_finite(
     **arrays,  # by argument name
 ):  # `result`
     "Returns `result`; if it holds a NaN, raises ValueError naming the argument that it came from (not on a GPU)."
-    xp = array_namespace(result)
-    if on_host(result) and bool(xp.isnan(xp.sum(result))):
+    if on_host(result) and math.isnan(result if result.ndim == 0 else array_namespace(result).sum(result)):
         for name, x in arrays.items():
-            if not bool(xp.all(xp.isfinite(x))):
+            if not np.isfinite(to_numpy(x)).all():
                 first = np.argwhere(~np.isfinite(to_numpy(x)))[0].tolist()
                 raise ValueError(f"{name} must be finite, got {to_numpy(x)[tuple(first)]} at index {first}")
     return result

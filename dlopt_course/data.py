@@ -105,7 +105,7 @@ def load_wine(
 class Photos(NamedTuple):
     "The two photos, each (427, 640, 3): row, column, colour (red, green, blue); uint8 from 0 to 255."
 
-    china: np.ndarray  # a temple
+    china: np.ndarray  # a tower above a lake
     flower: np.ndarray  # a dahlia
 
 
@@ -174,7 +174,7 @@ def decode_idx(
     dtype = np.dtype(_IDX_TYPES[content[2]])
     size = start + math.prod(shape) * dtype.itemsize
     fault = "is cut off" if len(content) < size else "has trailing bytes"
-    _require(len(content) == size, name, f"{fault}: {len(content)} bytes", f"{size} for the shape {shape} in the header")
+    _require(len(content) == size, name, f"{fault}: {len(content)} bytes", f"{size} for shape {shape} in the header")
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 # %% ../nbs/00_data.ipynb #read-idx

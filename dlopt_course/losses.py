@@ -7,8 +7,8 @@ __all__ = ['BLOCK', 'mse', 'mse_grad', 'mae', 'mae_grad', 'huber', 'huber_grad',
            'hinge_grad', 'value_and_grad']
 
 # %% ../nbs/01_losses.ipynb #imports-export
-import math
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
@@ -433,22 +433,28 @@ def _cross_entropy_both(logits, target, *, weight=None, label_smoothing=0.0, ign
 BLOCK = 2**18  # numbers in a block: 1 MiB of float32, which fits the second-level cache
 
 
+def _row_max(x):
+    "Maximum of each row. NumPy is slow at many short rows, so few columns are compared one by one."
+    return reduce(np.maximum, x.T) if x.shape[1] <= 16 else x.max(axis=1)
+
+
 def _index_block(logits, target, hit, spread, scale, slopes):
     """Losses of a block of rows; fills `slopes` with scale times their gradient.
 
     hit (rows,): the weight of the true class. spread (rows, k) or None: weights of all classes from label smoothing.
     """
-    rows = np.arange(len(target))
-    np.subtract(logits, logits.max(axis=1, keepdims=True), out=slopes)
-    losses = -hit * np.where(hit == 0, 0, slopes[rows, target])
-    losses = losses if spread is None else losses - (spread * slopes).sum(axis=1)
-    mass = hit if spread is None else hit + spread.sum(axis=1)
+    flat, true = slopes.reshape(-1), np.arange(0, slopes.size, slopes.shape[1]) + target
+    np.subtract(logits, _row_max(logits)[:, None], out=slopes)
+    losses, mass = -hit * flat[true], hit
+    if spread is not None:
+        losses -= (spread * slopes).sum(axis=1)
+        mass = hit + spread.sum(axis=1)
     np.exp(slopes, out=slopes)
     total = slopes.sum(axis=1)
     slopes *= (scale * mass / total)[:, None]
     if spread is not None:
         slopes -= scale * spread
-    slopes[rows, target] -= scale * hit
+    flat[true] -= scale * hit
     return losses + mass * np.log(total)
 
 
@@ -458,14 +464,14 @@ def _blocked(logits, target, weight, label_smoothing, ignore_index, reduction):
     kept = np.ones(n, dtype) if ignore_index is None else (target != ignore_index).astype(dtype)
     target = target if ignore_index is None else np.where(target == ignore_index, 0, target)
     hit = kept if weight is None else kept * weight[target]
-    total = hit.sum()
+    total = n if hit is kept and ignore_index is None else hit.sum()
     scale = dtype.type(1 / total if reduction == "mean" else 1)
-    everywhere = np.full(k, label_smoothing / k, dtype) * (1 if weight is None else weight)
     slopes, losses = np.empty((n, k), dtype), np.empty(n, dtype)
 
     def work(rows):
-        spread = kept[rows, None] * everywhere if label_smoothing else None
-        part = (1 - label_smoothing) * hit[rows]
+        even = None if label_smoothing == 0 else (label_smoothing / k * kept[rows])[:, None]
+        spread = even if even is None else np.broadcast_to(even, (len(even), k)) if weight is None else even * weight
+        part = hit[rows] if even is None else (1 - label_smoothing) * hit[rows]
         losses[rows] = _index_block(logits[rows], target[rows], part, spread, scale, slopes[rows])
 
     over_blocks(work, n, max(1, BLOCK // k))
