@@ -22,6 +22,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'dlopt_course.core._whole': ('core.html#_whole', 'dlopt_course/core.py'),
                                    'dlopt_course.core.assert_close': ('core.html#assert_close', 'dlopt_course/core.py'),
                                    'dlopt_course.core.check': ('core.html#check', 'dlopt_course/core.py'),
+                                   'dlopt_course.core.check_arrays': ('core.html#check_arrays', 'dlopt_course/core.py'),
                                    'dlopt_course.core.check_finite': ('core.html#check_finite', 'dlopt_course/core.py'),
                                    'dlopt_course.core.check_floats': ('core.html#check_floats', 'dlopt_course/core.py'),
                                    'dlopt_course.core.check_in': ('core.html#check_in', 'dlopt_course/core.py'),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLAIM_MIME', 'to_numpy', 'differences', 'assert_close', 'NumericalGrad', 'numerical_grad', 'Claim', 'claim',
-           'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'check_floats', 'check_same_shape', 'check_in',
-           'check_number', 'on_host', 'check_finite', 'num_threads', 'over_blocks', 'write_atomic', 'Settings',
-           'settings']
+           'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'check_arrays', 'check_floats',
+           'check_same_shape', 'check_in', 'check_number', 'on_host', 'check_finite', 'num_threads', 'over_blocks',
+           'write_atomic', 'Settings', 'settings']
 
 # %% ../nbs/00_core.ipynb #imports-export
 import importlib
@@ -209,7 +209,9 @@ def check(
     try:
         examine(answer)
     except NotImplementedError:
-        raise CheckFailed(f"{name}: nothing to check yet. Replace the `raise NotImplementedError` by your answer.") from None
+        raise CheckFailed(
+            f"{name}: nothing to check yet. Replace the `raise NotImplementedError` by your answer."
+        ) from None
     _show(Passed(name))
 
 
@@ -223,21 +225,35 @@ class Passed:
         return f"✓ {self.name}: correct"
 
 # %% ../nbs/00_core.ipynb #validation
+def check_arrays(
+    **arrays,  # by argument name: arrays that must be of one library
+):  # their array-API namespace
+    "Raises TypeError for what is no array, or one of another library than the first; names the argument."
+    for name, x in arrays.items():
+        if not is_array_api_obj(x):
+            raise TypeError(f"{name} must be an array (NumPy, torch, …), got {type(x).__name__}")
+    try:
+        return array_namespace(*arrays.values())
+    except TypeError:
+        (first, a), *others = arrays.items()
+        name, x = next((n, x) for n, x in others if array_namespace(x) is not array_namespace(a))
+        kinds = (f"{type(v).__module__}.{type(v).__name__}" for v in (a, x))
+        raise TypeError("{} must be of the library of {}, {}, got {}".format(name, first, *kinds)) from None
+
+
 def check_floats(
     **arrays,  # by argument name: arrays that must be floating point, of one library and dtype, and not empty
 ):  # their array-API namespace
     "Raises TypeError for another kind or dtype, ValueError for an empty array; both name the argument."
-    first = next(iter(arrays))
+    xp, first = check_arrays(**arrays), next(iter(arrays))
     for name, x in arrays.items():
-        if not is_array_api_obj(x):
-            raise TypeError(f"{name} must be an array (NumPy, torch, …), got {type(x).__name__}")
-        if not array_namespace(x).isdtype(x.dtype, "real floating"):
+        if not xp.isdtype(x.dtype, "real floating"):
             raise TypeError(f"{name} must be floating point, got {x.dtype}; convert it first, for example to float32")
         if x.dtype != arrays[first].dtype:
             raise TypeError(f"{name} must have the dtype of {first}, {arrays[first].dtype}, got {x.dtype}")
         if 0 in x.shape:
             raise ValueError(f"{name} must not be empty, got shape {tuple(x.shape)}")
-    return array_namespace(*arrays.values())
+    return xp
 
 
 def check_same_shape(
@@ -309,8 +325,8 @@ def over_blocks(
 ) -> list:  # the results in order
     "Calls `work` on blocks of rows, on `num_threads()` threads."
     slices = [slice(i, min(i + block, rows)) for i in range(0, rows, block)]
-    threads = min(num_threads(), len(slices))
-    if threads <= 1:
+    threads = min(num_threads(), len(slices)) if len(slices) > 1 else 1
+    if threads == 1:
         return [work(s) for s in slices]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, slices))
@@ -378,7 +394,10 @@ _RULES = {  # key: how it is read, what is allowed
     "seed": (lambda t: _whole(t, 0), "a whole number, 0 or more"),
     "device": (_device, "auto, cpu, or cuda where torch finds a CUDA GPU"),
     "dtype": (lambda t: {"float64": t, "float32": t}[t], "float64 or float32"),
-    "workers": (lambda t: min(2, os.cpu_count() or 1) if t == "auto" else _whole(t, 1), "auto or a whole number from 1"),
+    "workers": (
+        lambda t: min(2, os.cpu_count() or 1) if t == "auto" else _whole(t, 1),
+        "auto or a whole number from 1",
+    ),
     "data_folder": (_folder, "the path of a folder"),
     "time_budget": (_seconds, "a number of seconds greater than 0"),
     "quick": (lambda t: {"yes": True, "no": False}[t], "yes or no"),
@@ -389,7 +408,11 @@ def _settings_file(start: Path) -> Path:
     "The nearest settings.ini with a [course] section at or above `start`, else the package's own."
     for folder in (start, *start.parents):
         parser = ConfigParser(interpolation=None)
-        if (folder / "settings.ini").is_file() and parser.read(folder / "settings.ini") and parser.has_section("course"):
+        if (
+            (folder / "settings.ini").is_file()
+            and parser.read(folder / "settings.ini")
+            and parser.has_section("course")
+        ):
             return folder / "settings.ini"
     package = Path(importlib.import_module("dlopt_course").__file__).parent
     return next(f for f in (package / "settings.ini", package.parent / "settings.ini") if f.is_file())

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -247,6 +248,9 @@ def _download(address: str, size: int, timeout: float) -> bytes:
     try:
         with urlopen(Request(address, headers={"User-Agent": "dlopt_course"}), timeout=timeout) as answer:
             return answer.read(size + 1)
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise DataUnavailable(f"{address}: {error}") from None
     except (OSError, HTTPException) as error:
         raise DataUnavailable(f"{address}: {str(error) or type(error).__name__}") from None
 

@@ -1,0 +1,129 @@
+"""Checks of the exercises of lesson 1. Each looks for the likely mistakes first, so that the message names them."""
+
+import warnings
+
+import numpy as np
+import scipy.special
+import torch
+import torch.nn.functional as F
+
+from dlopt_course.core import expect
+
+
+def _close(a, b, tolerance=1e-9) -> bool:
+    "Whether two results agree in shape and in every value."
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
+
+
+def _quietly(answer, *args):
+    "The answer's result; overflow is judged by the value, not by NumPy's warning."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return answer(*args)
+
+
+def logsumexp(answer) -> None:
+    "Exercise 1."
+    x = np.array([0.5, -1.0, 2.0])
+    expect(np.ndim(_quietly(answer, x)) == 0, "the result should be one number: sum over the whole vector")
+    got = _quietly(answer, x)
+    expect(not _close(got, np.sum(np.exp(x))), "this is the sum of exponentials; its logarithm is missing")
+    expect(_close(got, scipy.special.logsumexp(x)), f"wrong for ordinary logits: for {x.tolist()} got {got:.6g}")
+    got = _quietly(answer, x + 1000)
+    expect(np.isfinite(got), "right on average, wrong when a logit is 1000: subtract the maximum first")
+    expect(_close(got, scipy.special.logsumexp(x) + 1000), "the maximum was subtracted, but not added again")
+    expect(_close(_quietly(answer, x - 1000), scipy.special.logsumexp(x) - 1000), "wrong when all logits are near -1000")
+    got = _quietly(answer, np.array([0.0, -np.inf]))
+    expect(_close(got, 0.0), "a term of -inf should add nothing")
+    got = _quietly(answer, np.array([-np.inf, -np.inf]))
+    expect(np.isneginf(got), "when all terms are -inf the sum is 0 and the result -inf; here inf - inf gave NaN")
+
+
+def bce(answer) -> None:
+    "Exercise 2."
+    z, y = np.array([-3.0, -0.5, 0.0, 2.0]), np.array([0.0, 1.0, 1.0, 0.0])
+    right = F.binary_cross_entropy_with_logits(torch.tensor(z), torch.tensor(y), reduction="none").numpy()
+    got = np.asarray(_quietly(answer, z, y))
+    expect(got.shape == z.shape, f"one loss for each logit is wanted, shape {z.shape}, got {got.shape}")
+    expect(not _close(got, -right), "the sign is wrong: a loss is *minus* the log-likelihood, never negative")
+    expect(not _close(got, right[::-1]) and _close(got, right), f"wrong for ordinary logits: got {got.round(4).tolist()}")
+    big, y = np.array([1e5, -1e5, 1e5, -1e5]), np.array([0.0, 1.0, 1.0, 0.0])
+    got = _quietly(answer, big, y)
+    expect(np.all(np.isfinite(got)), "right on average, not finite at a logit of 100000: no exponential may exceed 1")
+    expect(_close(got, [1e5, 1e5, 0, 0]), f"wrong at logits of 100000: got {np.asarray(got).tolist()}")
+    got = _quietly(answer, np.array([40.0]), np.array([1.0]))
+    expect(got[0] > 0, "at z = 40, y = 1 the loss is 4e-18, not 0: use log1p for the logarithm of 1 + something small")
+
+
+def smoothed(answer) -> None:
+    "Exercise 3."
+    rng = np.random.default_rng(1)
+    z, y = rng.normal(0, 2, (6, 4)), np.array([0, 1, 2, 3, 1, 1])
+    leaf = torch.tensor(z, requires_grad=True)
+    F.cross_entropy(leaf, torch.tensor(y), label_smoothing=0.2).backward()
+    right = leaf.grad.numpy()
+    got = np.asarray(_quietly(answer, z, y, 0.2))
+    plain = (scipy.special.softmax(z, axis=1) - np.eye(4)[y]) / 6
+    expect(got.shape == z.shape, f"the gradient has the shape of the logits, {z.shape}, got {got.shape}")
+    expect(not _close(got, 6 * right), "this is the gradient of the sum; the mean divides by the number of rows")
+    expect(not _close(got, plain), "the labels are not smoothed: q = (1 - epsilon) onehot + epsilon / k")
+    expect(_close(got.sum(axis=1), np.zeros(6)), "each row of the gradient should sum to 0; does your q sum to 1?")
+    expect(_close(got, right), "not equal to torch's gradient; compare one row by hand")
+    far = _quietly(answer, z + 1000, y, 0.2)
+    expect(_close(far, right, 1e-7), "right on average, wrong when a logit is 1000: use a stable softmax")
+
+
+def weighted(answer) -> None:
+    "Exercise 4."
+    rng = np.random.default_rng(2)
+    z, y, w = rng.normal(0, 2, (8, 3)), np.array([0, 0, 0, 0, 1, 1, 2, 0]), np.array([0.5, 2.0, 5.0])
+    right = F.cross_entropy(torch.tensor(z), torch.tensor(y), weight=torch.tensor(w)).item()
+    got = _quietly(answer, z, y, w)
+    expect(np.ndim(got) == 0, "the mean is one number")
+    expect(not _close(got, right * w[y].sum() / 8), "divided by the number of rows; torch divides by the sum of the weights used")
+    expect(not _close(got, right * w[y].sum() / w.sum()), "divided by the weights of all classes; each *row* counts with its own")
+    expect(not _close(got, F.cross_entropy(torch.tensor(z), torch.tensor(y)).item()), "the weights have no effect")
+    expect(_close(got, right), f"should be {right:.6f}, got {float(got):.6f}")
+
+
+def counts(answer) -> None:
+    "Exercise 5."
+    z, y = np.array([-1.0, 0.0, 1.5, 3.0]), np.array([0.0, 2.0, 1.0, 30.0])
+    result = _quietly(answer, z, y)
+    expect(isinstance(result, tuple) and len(result) == 2, "return two things: the losses and their slopes")
+    loss, slope = (np.asarray(r) for r in result)
+    leaf = torch.tensor(z, requires_grad=True)
+    right = F.poisson_nll_loss(leaf, torch.tensor(y), log_input=True, reduction="none")
+    right.sum().backward()
+    expect(not _close(loss, z - y * np.log(np.maximum(np.abs(z), 1e-300))), "z is the logarithm of the rate: put lambda = exp(z)")
+    shift = loss - right.detach().numpy()
+    expect(loss.shape == z.shape and _close(shift, shift[0] * np.ones(4) if _close(y, y[0]) else shift),
+           f"one loss for each element is wanted, shape {z.shape}, got {loss.shape}")
+    with_factorial = right.detach().numpy() + scipy.special.gammaln(y + 1)
+    expect(_close(loss, right.detach().numpy()) or _close(loss, with_factorial), "the loss is not exp(z) - y z (a term in y alone may be added)")
+    expect(not _close(slope, -leaf.grad.numpy()), "the slope has the wrong sign: it is that of the loss, not of the likelihood")
+    expect(_close(slope, leaf.grad.numpy()), "the loss is right, its slope is not: differentiate with respect to z, not to lambda")
+
+
+def huber(answer) -> None:
+    "Exercise 6."
+    e = np.array([-5.0, -2.5, -1.0, 0.0, 1.9, 2.1, 7.0])
+    right = F.huber_loss(torch.tensor(e), torch.zeros(7, dtype=torch.float64), delta=2.0, reduction="none").numpy()
+    got = np.asarray(_quietly(answer, e, 2.0))
+    expect(got.shape == e.shape, f"one loss for each error is wanted, shape {e.shape}, got {got.shape}")
+    jump = abs(_quietly(answer, np.array([2.0 + 1e-9]), 2.0)[0] - _quietly(answer, np.array([2.0]), 2.0)[0])
+    expect(jump < 1e-6, f"the loss jumps by {jump:.3g} at |e| = delta: the line must start where the parabola ends")
+    expect(np.all(got >= 0), "a loss of an error is never negative; where is the absolute value?")
+    expect(_close(got[2:5], right[2:5]), "the parabola inside delta should be e**2 / 2")
+    expect(_close(got, right), "the line has the wrong slope: it should continue the parabola's, which is delta there")
+
+
+CHECKS = {
+    "logsumexp": logsumexp,
+    "bce": bce,
+    "smoothed": smoothed,
+    "weighted": weighted,
+    "counts": counts,
+    "huber": huber,
+}

@@ -1,0 +1,181 @@
+// What the widgets share: elements, controls, plots, and colours that follow the page around them.
+
+// Accents take their lightness from the page's text, so they stand out on light and on dark. A browser that cannot
+// derive a colour shows the text's own; dashes and names still tell the curves apart.
+const STYLE = `
+  :host { display: block; max-width: 60rem; margin: 1rem 0; line-height: 1.4; --line: color-mix(in srgb, currentColor 20%, transparent); }
+  [hidden] { display: none !important; }
+  .c0 { --hue: 255; } .c1 { --hue: 45; --dash: 9 4; } .c2 { --hue: 160; --dash: 2.5 2.5; } .c3 { --hue: 345; --dash: 9 3 2 3; }
+  .accent { color: currentColor; color: oklch(from currentColor calc(0.41 + 0.4 * l) 0.15 var(--hue) / 1); }
+  .controls { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem 2rem; margin-bottom: 0.75rem; }
+  .slider { flex: 1 1 14rem; display: grid; grid-template-columns: 1fr auto; }
+  .choice { display: flex; align-items: center; }
+  .choice span { margin-right: 0.75rem; }
+  .choice label { padding: 0.15rem 0.8rem; border: 1px solid; cursor: pointer; }
+  .choice span + label { border-radius: 1rem 0 0 1rem; }
+  .choice label + label { border-radius: 0 1rem 1rem 0; border-left: 0; }
+  .choice label:has(:checked) { background: var(--line); font-weight: 600; }
+  .choice input { position: absolute; opacity: 0; }
+  [type=range] { grid-column: 1 / -1; width: 100%; height: 1.75rem; margin: 0; appearance: none; background: none; cursor: ew-resize; }
+  ::-webkit-slider-runnable-track { height: 4px; border-radius: 2px; background: color-mix(in srgb, currentColor 50%, transparent); }
+  ::-webkit-slider-thumb { width: 18px; height: 18px; margin-top: -7px; border-radius: 50%; appearance: none; background: currentColor; }
+  ::-moz-range-track { height: 4px; border-radius: 2px; background: color-mix(in srgb, currentColor 50%, transparent); }
+  ::-moz-range-thumb { width: 18px; height: 18px; border: 0; border-radius: 50%; background: currentColor; }
+  :focus-visible, .choice label:has(:focus-visible) { outline: 2px solid; outline-offset: 2px; }
+  .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 0.5rem 1.5rem; }
+  .plot { display: block; width: 100%; touch-action: pan-y; cursor: ew-resize; user-select: none; -webkit-user-select: none; }
+  svg { font: 12px system-ui, sans-serif; fill: currentColor; }
+  .grid { stroke: currentColor; opacity: 0.15; }
+  .here { stroke: currentColor; opacity: 0.5; }
+  .curve { fill: none; stroke: currentColor; stroke-width: 2; stroke-dasharray: var(--dash); }
+  .tangent { stroke: currentColor; stroke-width: 6; stroke-linecap: round; opacity: 0.4; }
+  .frame { fill: none; pointer-events: all; }
+  .title { font-weight: 600; }
+  table { width: 100%; table-layout: fixed; border-collapse: collapse; margin-top: 0.5rem; }
+  th, td { padding: 0.25rem 0; text-align: left; font-weight: 400; border-bottom: 1px solid var(--line); }
+  .number { width: 5.5rem; text-align: right; font-variant-numeric: tabular-nums; }
+  .swatch { width: 2rem; margin-right: 0.6rem; vertical-align: middle; }
+  small { display: inline-block; margin-left: 0.6rem; }
+`;
+
+const maker = (space) => (tag, attributes = {}, ...children) => {
+  const element = document.createElementNS(`http://www.w3.org/${space}`, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+};
+const html = maker("1999/xhtml");
+const svg = maker("2000/svg");
+
+const signed = (number) => `${number}`.replaceAll("-", "−");
+const digits = (number) => (number ? signed(number.toPrecision(4)) : "0"); // -0 is 0
+
+const swatch = (i) => {
+  const line = svg("path", { class: "curve", d: "M0 4H32" });
+  return svg("svg", { class: `swatch accent c${i}`, viewBox: "0 0 32 8", "aria-hidden": "true" }, line);
+};
+
+// Heights at least a line apart, as near as may be to those given and none below the last.
+const spread = (heights, line, last) => {
+  const order = heights.map((_, i) => i).sort((i, j) => heights[i] - heights[j]);
+  const moved = [...heights];
+  order.forEach((i, k) => (moved[i] = Math.max(moved[i], k ? moved[order[k - 1]] + line : 0)));
+  order.reverse().forEach((i, k) => (moved[i] = Math.min(moved[i], k ? moved[order[k - 1]] - line : last)));
+  return moved;
+};
+
+// The coordinates of a picture, 360 x 224. The names of the curves stand at `side`: take the one, "left" or "right", where
+// they end apart. The numbers of y are opposite.
+class Plot {
+  constructor({ x, y, side = "right" }) {
+    const [left, right] = side === "right" ? [32, 312] : [48, 328];
+    Object.assign(this, { x, y, side, left, right, top: 26, bottom: 186 });
+  }
+
+  across(v) {
+    return this.left + ((v - this.x.min) / (this.x.max - this.x.min)) * (this.right - this.left);
+  }
+
+  up(v) {
+    return this.bottom - ((v - this.y.min) / (this.y.max - this.y.min)) * (this.bottom - this.top);
+  }
+
+  text(x, y, anchor, content) {
+    return svg("text", { x, y, "text-anchor": anchor }, content);
+  }
+
+  beside(side, y, content) {
+    const [x, anchor] = side === "left" ? [this.left - 6, "end"] : [this.right + 6, "start"];
+    return this.text(x, y + 4, anchor, content);
+  }
+
+  axes(title) {
+    const { x, y, left, right, top, bottom } = this;
+    return [
+      svg("text", { class: "title", x: left, y: 14 }, title),
+      ...y.ticks.map((v) => svg("path", { class: "grid", d: `M${left} ${this.up(v)}H${right}` })),
+      ...y.ticks.map((v) => this.beside(this.side === "left" ? "right" : "left", this.up(v), signed(v))),
+      ...x.ticks.map((v) => this.text(this.across(v), bottom + 17, "middle", signed(v))),
+      this.text((left + right) / 2, bottom + 34, "middle", x.title),
+      svg("rect", { class: "frame", x: left, y: top, width: right - left, height: bottom - top }),
+    ];
+  }
+
+  // All that a plot shows: curves {name, f, slope?, jump?}, each with a dot at `here`, with its tangent if it has a slope.
+  show(title, curves, here) {
+    const end = this.side === "left" ? this.x.min : this.x.max;
+    const heights = spread(curves.map(({ f }) => this.up(f(end))), 14, this.bottom);
+    const marks = ({ f, slope, jump }) => [
+      ...(slope ? [this.tangent(here, f(here), slope(here))] : []),
+      svg("path", { class: "curve", d: this.trace(f, jump) }),
+      svg("circle", { cx: this.across(here), cy: this.up(f(here)), r: 4.5 }),
+    ];
+    const guide = svg("path", { class: "here", d: `M${this.across(here)} ${this.top}V${this.bottom}` });
+    const groups = curves.map((curve, i) =>
+      svg("g", { class: `accent c${i}` }, ...marks(curve), this.beside(this.side, heights[i], curve.name)));
+    return [...this.axes(title), guide, ...groups];
+  }
+
+  // The line of f, broken where it jumps.
+  trace(f, jump) {
+    const samples = Array.from({ length: 321 }, (_, i) => this.x.min + ((this.x.max - this.x.min) * i) / 320);
+    const point = (v, i) => `${i && samples[i - 1] !== jump ? "L" : "M"}${this.across(v)} ${this.up(f(v))}`;
+    return samples.map((v, i) => (v === jump ? "" : point(v, i))).join("");
+  }
+
+  tangent(v, height, slope) {
+    const [run, rise] = [this.across(1) - this.across(0), (this.up(1) - this.up(0)) * slope];
+    const [h, w] = [run, rise].map((d) => (24 * d) / Math.hypot(run, rise));
+    return svg("path", { class: "tangent", d: `M${this.across(v) - h} ${this.up(height) - w}l${2 * h} ${2 * w}` });
+  }
+}
+
+// A widget lists what it shows in build() and brings that up to date in update().
+class Figure extends HTMLElement {
+  connectedCallback() {
+    if (this.shadowRoot) return; // it was only moved within the page
+    this.dataset.lmSuppressShortcuts = "true"; // the arrow keys are the sliders', not JupyterLab's
+    const root = this.attachShadow({ mode: "open" });
+    root.append(html("style", {}, STYLE), ...this.build());
+    root.addEventListener("input", () => this.update());
+    root.addEventListener("keydown", (event) => event.stopPropagation()); // nor the site's
+    this.update();
+  }
+
+  // What every control is set to, by name.
+  get values() {
+    const inputs = [...this.shadowRoot.querySelectorAll("[type=range], :checked")];
+    return Object.fromEntries(inputs.map((input) => [input.name, input.type === "range" ? +input.value : input.value]));
+  }
+
+  slider(name, title, { min, max, step, value }) {
+    const input = html("input", { type: "range", name, min, max, step, value: this.getAttribute(name) ?? value });
+    const now = html("span", { class: "number", "aria-hidden": "true" }); // the slider itself says its value
+    const tell = () => now.replaceChildren(signed(input.value));
+    input.addEventListener("input", tell);
+    tell();
+    return html("label", { class: "slider" }, html("span", {}, title), now, input);
+  }
+
+  choice(name, title, options) {
+    const wanted = options.includes(this.getAttribute(name)) ? this.getAttribute(name) : options[0];
+    const radio = (value) => html("input", { type: "radio", name, value, ...(value === wanted && { checked: "" }) });
+    const labels = options.map((value) => html("label", {}, radio(value), value));
+    return html("div", { class: "choice", role: "radiogroup", "aria-label": title }, html("span", {}, title), ...labels);
+  }
+
+  // A picture for a plot, on which one may drag too: it moves the slider of that name.
+  picture(name, description) {
+    const picture = svg("svg", { class: "plot", viewBox: "0 0 360 224", role: "img", "aria-label": description });
+    const drag = (event) => {
+      if (!event.buttons) return;
+      const slider = this.shadowRoot.querySelector(`[name=${name}]`);
+      const { left, width } = picture.querySelector(".frame").getBoundingClientRect();
+      slider.value = +slider.min + ((event.clientX - left) / width) * (slider.max - slider.min);
+      slider.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    picture.addEventListener("pointerdown", (event) => picture.setPointerCapture(event.pointerId));
+    for (const type of ["pointerdown", "pointermove"]) picture.addEventListener(type, drag);
+    return picture;
+  }
+}
