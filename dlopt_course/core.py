@@ -12,10 +12,12 @@ __all__ = ['CLAIM_MIME', 'to_numpy', 'differences', 'assert_close', 'NumericalGr
 import importlib
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from dataclasses import asdict, dataclass, fields
 from html import escape
 from pathlib import Path
@@ -32,20 +34,37 @@ def to_numpy(
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 # %% ../nbs/00_core.ipynb #differences
+def _wide(x: np.ndarray) -> np.ndarray:
+    "`x` in float64, or complex128: integers would wrap around when subtracted, booleans cannot be."
+    return x.astype(np.result_type(x.dtype, np.float64))
+
+
 def differences(
     ours,  # any array, any shape
     reference,  # array of the same shape
 ) -> tuple[float, float]:  # max|a - b| and max|a - b| / max|b|
     "Largest absolute and relative difference. Equal infinities differ by 0; a NaN anywhere makes both NaN."
-    a, b = (np.atleast_1d(to_numpy(x)).astype(np.float64) for x in (ours, reference))
+    a, b = (_wide(np.atleast_1d(to_numpy(x))) for x in (ours, reference))
     if np.isnan(a).any() or np.isnan(b).any():
         return math.nan, math.nan
     equal = a == b
-    gap = float(np.max(np.abs(np.where(equal, 0.0, a) - np.where(equal, 0.0, b)), initial=0.0))
+    with np.errstate(over="ignore"):  # the largest numbers of opposite sign are infinitely far apart
+        gap = float(np.max(np.abs(np.where(equal, 0.0, a) - np.where(equal, 0.0, b)), initial=0.0))
     size = float(np.max(np.abs(b), initial=0.0))
     return gap, (0.0 if gap == 0 else gap / size if size > 0 else math.inf)
 
 # %% ../nbs/00_core.ipynb #assert-close
+def _assert_comparable(a: np.ndarray, b: np.ndarray, atol, name: str) -> None:
+    "Raises unless both have one shape and dtype, there is something to compare, and `atol` fits."
+    for what in ("shape", "dtype"):
+        if getattr(a, what) != getattr(b, what):
+            raise AssertionError(f"{name}: {what} is {getattr(a, what)}, should be {getattr(b, what)}")
+    if not a.size:
+        raise AssertionError(f"{name}: nothing to compare, both are empty")
+    if np.shape(atol) not in ((), b.shape):
+        raise ValueError(f"atol must be a number or have the shape {b.shape}, got shape {np.shape(atol)}")
+
+
 def assert_close(
     ours,  # the result under test, any array
     reference,  # what it should equal: the same shape and dtype
@@ -55,12 +74,9 @@ def assert_close(
 ) -> None:
     "Raises AssertionError unless shape, dtype and every value agree; the message names the worst element."
     a, b = to_numpy(ours), to_numpy(reference)
-    for what in ("shape", "dtype"):
-        if getattr(a, what) != getattr(b, what):
-            raise AssertionError(f"{name}: {what} is {getattr(a, what)}, should be {getattr(b, what)}")
-    allowed = atol + rtol * np.abs(b)
-    with np.errstate(invalid="ignore"):  # inf - inf: settled by a == b
-        excess = np.where(a == b, -1.0, np.abs(a - b) - allowed)
+    _assert_comparable(a, b, atol, name)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, 0 * inf: settled by a == b
+        excess = np.where(a == b, -1.0, np.abs(_wide(a) - _wide(b)) - (atol + rtol * np.abs(_wide(b))))
     if bad := int(np.sum(~(excess <= 0))):  # ~(…) catches NaN too
         worst = np.unravel_index(np.argmax(np.where(np.isnan(excess), np.inf, excess)), a.shape)
         where = f"[{', '.join(map(str, worst))}]" if worst else ""
@@ -80,16 +96,16 @@ class NumericalGrad(NamedTuple):
 def _ridders(f, step: float, levels: int) -> tuple[float, float]:
     "Derivative at 0 of the scalar function `f`, from steps `step / 2**i`, and its estimated error."
     best, error, row = math.nan, math.inf, []
-    for i in range(levels):
-        h = step / 2**i
+    for h in (step / 2**i for i in range(levels)):
         up, down = f(h), f(-h)
-        rounding = 4 * np.finfo(np.float64).eps * max(abs(up), abs(down)) / h
-        new = [(up - down) / (2 * h)]
+        new, found = [(up - down) / (2 * h)], (math.inf, math.nan)
+        rounding = 4 * np.finfo(np.float64).eps * (max(abs(up), abs(down)) + step * abs(new[0])) / h
         for j, old in enumerate(row):
             new.append(new[j] + (new[j] - old) / (4 ** (j + 1) - 1))
             moved = max(abs(new[-1] - new[-2]), abs(new[-1] - old)) + rounding
-            if moved < error:
-                best, error = new[-1], moved
+            found = min(found, (moved, new[-1]))
+        if found[0] < error or abs(found[1] - best) > 10 * (found[0] + error):  # a shorter step contradicts
+            error, best = found
         row = new
     return best, error
 
@@ -103,7 +119,9 @@ def numerical_grad(
 ) -> NumericalGrad:
     "Gradient of `f` at `x` by extrapolated central differences, with an error estimate (Ridders 1982)."
     x = np.asarray(x, dtype=np.float64)
-    scale = scale or float(np.max(np.abs(x), initial=0.0)) or 1.0
+    largest = float(np.max(np.abs(x), initial=0.0)) or 1.0
+    scale = largest if scale is None else check_number("scale", scale, lambda v: v > 0, "greater than 0")
+    check_number("levels", levels, lambda v: v >= 2, "2 or more")
     grad, error = np.empty_like(x), np.empty_like(x)
     for index in np.ndindex(x.shape):
 
@@ -172,6 +190,8 @@ def claim_bound(
     error_rate: float | None = None,  # for statistics: how often a true claim would fail by chance
 ) -> None:
     "Asserts lower <= value <= upper, shows one line and enters the ledger. For inequalities and statistics."
+    if lower == -math.inf and upper == math.inf:
+        raise ValueError("lower or upper must be given: without a bound nothing is claimed")
     value = float(value)
     if not lower <= value <= upper:
         raise AssertionError(f"{label}: {value:.6g} is outside [{lower:.6g}, {upper:.6g}]")
@@ -297,12 +317,20 @@ def on_host(
     return "cpu" in str(getattr(x, "device", "cpu")).lower()
 
 
+def _sum(x):
+    "The sum of an array, without a warning where infinities cancel."
+    if x.ndim == 0:
+        return x
+    with np.errstate(invalid="ignore", over="ignore"):
+        return array_namespace(x).sum(x)
+
+
 def check_finite(
     result,  # array computed from the arguments
     **arrays,  # by argument name
 ):  # `result`
     "Returns `result`; if it holds a NaN, raises ValueError naming the argument that it came from (not on a GPU)."
-    if on_host(result) and math.isnan(result if result.ndim == 0 else array_namespace(result).sum(result)):
+    if on_host(result) and math.isnan(to_numpy(_sum(result))):
         for name, x in arrays.items():
             if not np.isfinite(to_numpy(x)).all():
                 first = np.argwhere(~np.isfinite(to_numpy(x)))[0].tolist()
@@ -324,6 +352,8 @@ def over_blocks(
     block: int,  # rows in one block
 ) -> list:  # the results in order
     "Calls `work` on blocks of rows, on `num_threads()` threads."
+    if block < 1:
+        raise ValueError(f"block must be 1 or more, got {block!r}")
     slices = [slice(i, min(i + block, rows)) for i in range(0, rows, block)]
     threads = min(num_threads(), len(slices)) if len(slices) > 1 else 1
     if threads == 1:
@@ -406,16 +436,21 @@ _RULES = {  # key: how it is read, what is allowed
 # %% ../nbs/00_core.ipynb #settings-function
 def _settings_file(start: Path) -> Path:
     "The nearest settings.ini with a [course] section at or above `start`, else the package's own."
-    for folder in (start, *start.parents):
-        parser = ConfigParser(interpolation=None)
-        if (
-            (folder / "settings.ini").is_file()
-            and parser.read(folder / "settings.ini")
-            and parser.has_section("course")
-        ):
-            return folder / "settings.ini"
+    for file in (folder / "settings.ini" for folder in (start, *start.parents)):
+        if file.is_file() and re.search(r"^\s*\[course\]", file.read_text("utf-8-sig", "replace"), re.MULTILINE):
+            return file
     package = Path(importlib.import_module("dlopt_course").__file__).parent
     return next(f for f in (package / "settings.ini", package.parent / "settings.ini") if f.is_file())
+
+
+def _read_course(file: Path) -> dict[str, str]:
+    "The section [course] of a settings file."
+    parser = ConfigParser(interpolation=None)
+    try:
+        parser.read(file, encoding="utf-8-sig")
+    except (ConfigParserError, UnicodeDecodeError) as e:
+        raise ValueError(f"{file} cannot be read: {e}") from None
+    return dict(parser["course"])
 
 
 def _setting(key: str, text: str, origin: str):
@@ -425,7 +460,7 @@ def _setting(key: str, text: str, origin: str):
     read, allowed = _RULES[key]
     try:
         return read(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RuntimeError):  # RuntimeError: ~ of nobody
         raise ValueError(f"{origin}: {key} must be {allowed}, got {text!r}") from None
 
 
@@ -434,9 +469,7 @@ def settings(
 ) -> Settings:
     "The course's settings: environment variables `DLOPT_<KEY>`, else settings.ini. Raises ValueError for a bad one."
     file = _settings_file(Path(start).resolve())
-    parser = ConfigParser(interpolation=None)
-    parser.read(file, encoding="utf-8")
-    raw = {key: (text, str(file)) for key, text in parser["course"].items()}
+    raw = {key: (text, str(file)) for key, text in _read_course(file).items()}
     env = {k: v for k, v in os.environ.items() if k.startswith("DLOPT_")}
     raw |= {k.removeprefix("DLOPT_").lower(): (v, f"environment variable {k}") for k, v in env.items()}
     values = {key: _setting(key, text.strip(), origin) for key, (text, origin) in raw.items()}

@@ -438,20 +438,30 @@ def _index_block(logits, target, hit, spread, scale, slopes):
     return losses + mass * np.log(total)
 
 
+def _row_weights(target, dtype, weight, ignore_index):
+    "For each row: 1 or, if it is ignored, 0; then the same times the weight of its class; then valid classes."
+    if ignore_index is None:
+        kept = np.ones(len(target), dtype)
+    else:
+        kept = (target != ignore_index).astype(dtype)
+        target = np.where(target == ignore_index, 0, target)
+    return kept, kept if weight is None else kept * weight[target], target
+
+
 def _blocked(logits, target, weight, label_smoothing, ignore_index, reduction):
     "Value and gradient on NumPy for class indices: one pass over blocks that stay in the cache, on all threads."
     (n, k), dtype = logits.shape, logits.dtype
-    kept = np.ones(n, dtype) if ignore_index is None else (target != ignore_index).astype(dtype)
-    target = target if ignore_index is None else np.where(target == ignore_index, 0, target)
-    hit = kept if weight is None else kept * weight[target]
-    total = n if hit is kept and ignore_index is None else hit.sum()
+    kept, hit, target = _row_weights(target, dtype, weight, ignore_index)
+    total = n if weight is None and ignore_index is None else hit.sum()
     scale = dtype.type(1 / total if reduction == "mean" else 1)
+    everywhere = (
+        None if label_smoothing == 0 else np.full(k, label_smoothing / k, dtype) * (1 if weight is None else weight)
+    )
     slopes, losses = np.empty((n, k), dtype), np.empty(n, dtype)
 
     def work(rows):
-        even = None if label_smoothing == 0 else (label_smoothing / k * kept[rows])[:, None]
-        spread = even if even is None else np.broadcast_to(even, (len(even), k)) if weight is None else even * weight
-        part = hit[rows] if even is None else (1 - label_smoothing) * hit[rows]
+        spread = None if everywhere is None else kept[rows, None] * everywhere
+        part = (1 - label_smoothing) * hit[rows]
         losses[rows] = _index_block(logits[rows], target[rows], part, spread, scale, slopes[rows])
 
     over_blocks(work, n, max(1, BLOCK // k))

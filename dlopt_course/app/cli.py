@@ -1,6 +1,7 @@
 """The command `dlopt`: one function a command, each a thin shell over the module that does the work."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ app = typer.Typer(
 )
 console = Console()
 
-Lessons = Annotated[list[str] | None, typer.Argument(help="Lessons by number or name (1, losses, 01_losses). Default: all.")]
+Lessons = Annotated[
+    list[str] | None, typer.Argument(help="Lessons by number or name (1, losses, 01_losses). Default: all.")
+]
 
 
 def main() -> None:
@@ -40,58 +43,74 @@ def build_folder() -> Path:
 @app.command()
 def doctor() -> None:
     "Look at this machine: versions, cores, GPUs; say what will run live and what is shown as recorded."
-    from dlopt_course.app.doctor import examine, render
+    from dlopt_course.app.doctor import examine, exit_status, render
 
     findings = examine()
     render(findings, console)
-    raise typer.Exit(1 if any(f.status == "fail" for f in findings) else 0)
+    raise typer.Exit(exit_status(findings))
 
 
 @app.command()
 def run(lessons: Lessons = None) -> None:
     "Run lessons that have changed, write the ledger of claims, and end with a table of what was found."
     from dlopt_course.app.lessons import find_lessons
-    from dlopt_course.app.progress import Progress
-    from dlopt_course.app.run import run as run_lessons
     from dlopt_course.app.run import write_ledger
 
-    out, outcomes = build_folder() / "executed", []
-    paths = find_lessons(lessons or [])
+    paths, out = find_lessons(lessons or []), build_folder() / "executed"
+    outcomes = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being terminated ends like Ctrl-C
     try:
-        for outcome in run_lessons(paths, out, Progress(console)):
-            outcomes.append(outcome)
-            if outcome.error:
-                console.rule(f"[red]{outcome.lesson} failed", style="red")
-                console.out(outcome.error, highlight=False)
+        run_and_report(paths, out, outcomes)
     except KeyboardInterrupt:
         console.print("Stopped. What was finished is kept; the same command goes on from there.")
         raise typer.Exit(130) from None
     finally:
         write_ledger(find_lessons(), out)
-    show_outcomes(sorted(outcomes, key=lambda o: paths.index(next(p for p in paths if p.stem == o.lesson))))
-    raise typer.Exit(1 if any(o.error for o in outcomes) else 0)
+    show_outcomes([outcomes[p.stem] for p in paths])
+    raise typer.Exit(1 if any(o.error for o in outcomes.values()) else 0)
+
+
+def run_and_report(paths: list[Path], out: Path, outcomes: dict) -> None:
+    "Run lessons, adding to `outcomes` by name; the error of one that fails is shown at once."
+    from dlopt_course.app.progress import Progress
+    from dlopt_course.app.run import run as run_lessons
+
+    for outcome in run_lessons(paths, out, Progress(console)):
+        outcomes[outcome.lesson] = outcome
+        if outcome.error:
+            console.rule(f"[red]{outcome.lesson} failed", style="red")
+            console.out(outcome.error, highlight=False)
 
 
 def show_outcomes(outcomes: list) -> None:
     "The table at the end of a run."
     from dlopt_course.app.run import counted
-    from dlopt_course.core import settings
 
     table = Table("lesson", box=None, pad_edge=False)
     for header in ("seconds", "claims", "largest relative difference"):
         table.add_column(header, justify="right")
     table.add_column("")
-    budget = settings().time_budget
     for o in outcomes:
-        late = o.seconds > budget
-        note = "[red]failed" if o.error else "unchanged" if o.cached else f"[yellow]over its {budget:g} s" if late else ""
-        claims = [c for c in o.claims if counted(c)]
-        table.add_row(o.lesson, f"{o.seconds:.1f}", str(len(claims)), f"{o.max_rel:.1e}" if claims else "–", note)
+        claims = sum(counted(c) for c in o.claims)
+        table.add_row(o.lesson, f"{o.seconds:.1f}", str(claims), f"{o.max_rel:.1e}" if claims else "–", remark(o))
     console.print(table)
 
 
+def remark(outcome) -> str:
+    "What is worth saying about one lesson's run."
+    from dlopt_course.core import settings
+
+    if outcome.error:
+        return "[red]failed"
+    if outcome.seconds > settings().time_budget:
+        return f"[yellow]over its {settings().time_budget:g} s"
+    return "unchanged" if outcome.cached else ""
+
+
 @app.command()
-def lab(folder: Annotated[Path, typer.Argument(help="Your folder of lessons; made if it is missing.")] = Path("my-course")) -> None:
+def lab(
+    folder: Annotated[Path, typer.Argument(help="Your folder of lessons; made if it is missing.")] = Path("my-course"),
+) -> None:
     "Open your own copy of the lessons in JupyterLab, making it first."
     start(folder)
     raise typer.Exit(subprocess.call([sys.executable, "-m", "jupyter", "lab", "--notebook-dir", str(folder)]))
@@ -108,7 +127,10 @@ def site(
     from dlopt_course.app.site import serve as serve_site
 
     folder = build_site(root() or Path.cwd())
-    console.print(f"The site is in {folder}. Open it with:\n    {sys.executable} -m webbrowser {folder / 'index.html'}", soft_wrap=True)
+    console.print(
+        f"The site is in {folder}. Open it with:\n    {sys.executable} -m webbrowser {folder / 'index.html'}",
+        soft_wrap=True,
+    )
     if serve:
         serve_site(folder, port)
 

@@ -52,24 +52,14 @@ class Consequence:
 
 def examine(folder: Path | str = ".") -> list[Finding]:
     """Looks at everything that the course needs, from `folder` on; raises nothing, whatever is missing."""
-    torch, torch_finding = load_torch()
-    resolved, settings_finding = load_settings(Path(folder))
+    torch, loads = load_torch()
+    resolved, valid = load_settings(Path(folder))
     packages, others = package_findings()
-    return [
-        python_finding(),
-        *packages,
-        others,
-        torch_finding,
-        cores_finding(),
-        blas_finding(),
-        gpu_finding(torch, resolved.device if resolved else "cpu"),
-        bf16_finding(CPUINFO.read_text() if CPUINFO.is_file() else None),
-        compiler_finding(),
-        disk_finding(Path(folder).resolve()),
-        lessons_finding(),
-        settings_finding,
-        *([browser_finding()] if root() else []),
-    ]
+    gpu = gpu_finding(torch, resolved.device if resolved else "cpu")
+    bf16 = bf16_finding(CPUINFO.read_text() if CPUINFO.is_file() else None)
+    machine = [cores_finding(), blas_finding(), gpu, bf16, compiler_finding(), disk_finding(Path(folder).resolve())]
+    browser = [browser_finding()] if root() else []
+    return [python_finding(), *packages, others, loads, *machine, lessons_finding(), valid, *browser]
 
 
 def exit_status(findings: list[Finding]) -> int:

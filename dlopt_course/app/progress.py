@@ -17,7 +17,12 @@ class Progress:
         self.began: dict[str, float] = {}
         self.said: dict[str, float] = {}
         self.lock = threading.Lock()
-        columns = TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[cell]}"), TimeElapsedColumn()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TextColumn("{task.fields[cell]}"),
+            TimeElapsedColumn(),
+        )
         self.bars = Bars(*columns, console=console) if console.is_terminal else None
         if self.bars:
             self.bars.start()

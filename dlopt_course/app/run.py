@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -90,7 +90,7 @@ def reuse(source: nbformat.NotebookNode, executed: Path, key: str) -> nbformat.N
     for cell in source.cells:  # only the prose can differ
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = outputs[cell.id].outputs, outputs[cell.id].execution_count
-    source.metadata["dlopt"] = old.metadata["dlopt"]
+    source.metadata = old.metadata
     return source
 
 
@@ -155,31 +155,48 @@ class Runner:
         return None
 
     def client(self, path: Path, notebook: nbformat.NotebookNode) -> NotebookClient:
-        "A client with a kernel of this Python (not of a user's own kernelspec) that reports its progress."
-        cells = [c.id for c in notebook.cells if c.cell_type == "code"]
-
-        def begin(cell, cell_index):
-            if cell.cell_type == "code":
-                self.at[path.stem] = cell
-                self.progress.at(path.stem, cells.index(cell.id) + 1, len(cells))
-
+        "A client with a kernel of this Python, not of a user's own kernelspec, that reports its progress."
         client = NotebookClient(
             notebook,
             timeout=int(20 * self.course.time_budget) + 60,
             kernel_name="python3",
             resources={"metadata": {"path": str(path.parent)}},
             extra_arguments=["--log-level=ERROR"],  # else each kernel warns that localhost is not encrypted
-            on_cell_start=begin,
+            on_cell_start=self.reporter(path, notebook),
+            record_timing=False,  # the same cells give the same file
         )
         client.create_kernel_manager()
         own = [str(Path(sys.prefix) / "share/jupyter/kernels")]
         client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=own)
         return client
 
+    def reporter(self, path: Path, notebook: nbformat.NotebookNode) -> Callable:
+        "What is called as a cell begins."
+        numbers = {c.id: n for n, c in enumerate((c for c in notebook.cells if c.cell_type == "code"), 1)}
+
+        def begin(cell, cell_index):
+            if cell.id in numbers:
+                self.at[path.stem] = cell
+                self.progress.at(path.stem, numbers[cell.id], len(numbers))
+
+        return begin
+
     def where(self, path: Path) -> str:
         "The cell that was running, with its code."
         cell = self.at[path.stem]
         return f"cell {cell.id}:\n\n" + "\n".join(f"    {line}" for line in cell.source.splitlines())
+
+    def batch(self, paths: list[Path], workers: int) -> Iterator[Outcome]:
+        "Run lessons side by side, with the threads of this machine divided among them."
+        threads = max(1, num_threads() // workers)
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(self.lesson, p, threads) for p in paths]
+            try:
+                yield from (f.result() for f in as_completed(futures))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.stop()
+                raise
 
     def stop(self) -> None:
         "End every kernel and what it started."
@@ -194,18 +211,9 @@ def run(paths: list[Path], out: Path, progress: Progress) -> Iterator[Outcome]:
     course = settings()
     runner = Runner(out, course, progress)
     alone = [p for p in paths if is_exclusive(p)]
-    side_by_side = [p for p in paths if p not in alone]
     try:
-        for batch, workers in ((side_by_side, course.workers), (alone, 1)):
-            threads = max(1, num_threads() // workers)
-            with ThreadPoolExecutor(workers) as pool:
-                futures = [pool.submit(runner.lesson, p, threads) for p in batch]
-                try:
-                    yield from (f.result() for f in as_completed(futures))
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    runner.stop()
-                    raise
+        yield from runner.batch([p for p in paths if p not in alone], course.workers)
+        yield from runner.batch(alone, 1)
     finally:
         progress.close()
 

@@ -47,11 +47,15 @@ def build_site(
 def check_sources(root: Path) -> None:
     """Raise FileNotFoundError unless everything that the site is made of is there."""
     if not (root / "docs/conf.py").is_file():
-        raise FileNotFoundError(f"no docs/conf.py in {root}: the site is built from a checkout of the course, not from an installed wheel")
+        raise FileNotFoundError(
+            f"no docs/conf.py in {root}: the site is built from a checkout, not from an installed wheel"
+        )
     if missing := [tool for tool in TOOLS if not installed(tool)]:
         raise FileNotFoundError(f"{', '.join(missing)} not installed: pip install 'dlopt_course[site]'")
+    if not (root / "nbs/index.ipynb").is_file():
+        raise FileNotFoundError(f"no nbs/index.ipynb in {root}: it is the front page")
     if waiting := [p.stem for p in sources(root) if not executed(root, p).is_file()]:
-        raise FileNotFoundError(f"not run yet: {', '.join(waiting)}. Run `dlopt run` first: the site shows lessons as they were run")
+        raise FileNotFoundError(f"not run yet: {', '.join(waiting)}. Run `dlopt run` first, the site shows its results")
     if not (root / "_build/claims.json").is_file():
         raise FileNotFoundError("no _build/claims.json. Run `dlopt run` first: it collects the claims")
 
@@ -117,7 +121,7 @@ def assemble(root: Path, source: Path) -> Path:
 def run_sphinx(source: Path, doctrees: Path, out: Path) -> None:
     """Build the HTML in a process of its own; any warning is an error."""
     options = ["-b", "html", "-W", "--keep-going", "-q", "-j", "2", "-d", str(doctrees)]
-    command = [sys.executable, "-X", "frozen_modules=off", "-m", "sphinx", *options, str(source), str(out)]
+    command = [sys.executable, "-m", "sphinx", *options, str(source), str(out)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
     if done.returncode:
         raise ValueError(f"the site could not be built:\n{done.stdout.strip()}")

@@ -1,7 +1,7 @@
 """Interactive figures that need no kernel and no network: small web components, shown by `widget`.
 
-Each is one file, `<name>.js`, with a subclass of `Figure` from base.js. Its first line names the attributes that it takes.
-Both files are part of the output, so that it works on the site, in JupyterLab and in a notebook that is sent to somebody.
+Each is one file, `<name>.js`, with a subclass of `Figure` from base.js; its first line names the attributes it takes.
+The output holds all that it needs, so it works on the site, in JupyterLab and in a notebook that is sent to somebody.
 """
 
 import re
@@ -33,9 +33,10 @@ def read(file: str) -> str:
 
 
 def define_once(name: str, script: str) -> str:
-    """The script with what all widgets share, in a scope of its own; a page that has the element already skips it."""
+    """The script after what all widgets share, in a scope of its own; it does nothing where the element is known."""
     guard = f'if (customElements.get("{name}")) return;'
-    return f'(() => {{\n"use strict";\n{guard}\n{read("base.js")}\n{script}\n}})();'
+    parts = ['(() => {\n"use strict";', guard, f"const STYLE = `{read('base.css')}`;", read("base.js"), script, "})();"]
+    return "\n".join(parts)
 
 
 def _attribute(name: str, script: str, key: str, value: object) -> str:

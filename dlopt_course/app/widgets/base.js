@@ -1,42 +1,4 @@
-// What the widgets share: elements, controls, plots, and colours that follow the page around them.
-
-// Accents take their lightness from the page's text, so they stand out on light and on dark. A browser that cannot
-// derive a colour shows the text's own; dashes and names still tell the curves apart.
-const STYLE = `
-  :host { display: block; max-width: 60rem; margin: 1rem 0; line-height: 1.4; --line: color-mix(in srgb, currentColor 20%, transparent); }
-  [hidden] { display: none !important; }
-  .c0 { --hue: 255; } .c1 { --hue: 45; --dash: 9 4; } .c2 { --hue: 160; --dash: 2.5 2.5; } .c3 { --hue: 345; --dash: 9 3 2 3; }
-  .accent { color: currentColor; color: oklch(from currentColor calc(0.41 + 0.4 * l) 0.15 var(--hue) / 1); }
-  .controls { display: flex; flex-wrap: wrap; align-items: center; gap: 0.5rem 2rem; margin-bottom: 0.75rem; }
-  .slider { flex: 1 1 14rem; display: grid; grid-template-columns: 1fr auto; }
-  .choice { display: flex; align-items: center; }
-  .choice span { margin-right: 0.75rem; }
-  .choice label { padding: 0.15rem 0.8rem; border: 1px solid; cursor: pointer; }
-  .choice span + label { border-radius: 1rem 0 0 1rem; }
-  .choice label + label { border-radius: 0 1rem 1rem 0; border-left: 0; }
-  .choice label:has(:checked) { background: var(--line); font-weight: 600; }
-  .choice input { position: absolute; opacity: 0; }
-  [type=range] { grid-column: 1 / -1; width: 100%; height: 1.75rem; margin: 0; appearance: none; background: none; cursor: ew-resize; }
-  ::-webkit-slider-runnable-track { height: 4px; border-radius: 2px; background: color-mix(in srgb, currentColor 50%, transparent); }
-  ::-webkit-slider-thumb { width: 18px; height: 18px; margin-top: -7px; border-radius: 50%; appearance: none; background: currentColor; }
-  ::-moz-range-track { height: 4px; border-radius: 2px; background: color-mix(in srgb, currentColor 50%, transparent); }
-  ::-moz-range-thumb { width: 18px; height: 18px; border: 0; border-radius: 50%; background: currentColor; }
-  :focus-visible, .choice label:has(:focus-visible) { outline: 2px solid; outline-offset: 2px; }
-  .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); gap: 0.5rem 1.5rem; }
-  .plot { display: block; width: 100%; touch-action: pan-y; cursor: ew-resize; user-select: none; -webkit-user-select: none; }
-  svg { font: 12px system-ui, sans-serif; fill: currentColor; }
-  .grid { stroke: currentColor; opacity: 0.15; }
-  .here { stroke: currentColor; opacity: 0.5; }
-  .curve { fill: none; stroke: currentColor; stroke-width: 2; stroke-dasharray: var(--dash); }
-  .tangent { stroke: currentColor; stroke-width: 6; stroke-linecap: round; opacity: 0.4; }
-  .frame { fill: none; pointer-events: all; }
-  .title { font-weight: 600; }
-  table { width: 100%; table-layout: fixed; border-collapse: collapse; margin-top: 0.5rem; }
-  th, td { padding: 0.25rem 0; text-align: left; font-weight: 400; border-bottom: 1px solid var(--line); }
-  .number { width: 5.5rem; text-align: right; font-variant-numeric: tabular-nums; }
-  .swatch { width: 2rem; margin-right: 0.6rem; vertical-align: middle; }
-  small { display: inline-block; margin-left: 0.6rem; }
-`;
+// What the widgets share: elements, controls and plots. STYLE is base.css.
 
 const maker = (space) => (tag, attributes = {}, ...children) => {
   const element = document.createElementNS(`http://www.w3.org/${space}`, tag);
@@ -48,7 +10,12 @@ const html = maker("1999/xhtml");
 const svg = maker("2000/svg");
 
 const signed = (number) => `${number}`.replaceAll("-", "−");
-const digits = (number) => (number ? signed(number.toPrecision(4)) : "0"); // -0 is 0
+
+// Four digits, with an exponent where they would need many zeros; -0 is 0.
+const digits = (number) => {
+  if (Math.abs(number) >= 1e-3) return signed(number.toPrecision(4));
+  return number ? signed(number.toExponential(3)) : "0";
+};
 
 const swatch = (i) => {
   const line = svg("path", { class: "curve", d: "M0 4H32" });
@@ -64,12 +31,12 @@ const spread = (heights, line, last) => {
   return moved;
 };
 
-// The coordinates of a picture, 360 x 224. The names of the curves stand at `side`: take the one, "left" or "right", where
-// they end apart. The numbers of y are opposite.
+// The coordinates of a picture, 320 x 216. The names of the curves stand at `side`, "left" or "right", preferably that
+// where the curves end apart; the numbers of y are opposite.
 class Plot {
   constructor({ x, y, side = "right" }) {
-    const [left, right] = side === "right" ? [32, 312] : [48, 328];
-    Object.assign(this, { x, y, side, left, right, top: 26, bottom: 186 });
+    const [left, right] = side === "right" ? [34, 270] : [50, 282];
+    Object.assign(this, { x, y, side, left, right, top: 26, bottom: 178 });
   }
 
   across(v) {
@@ -101,7 +68,7 @@ class Plot {
     ];
   }
 
-  // All that a plot shows: curves {name, f, slope?, jump?}, each with a dot at `here`, with its tangent if it has a slope.
+  // All that a plot shows: curves {name, f, slope?, jump?}, each with a dot at `here`, and a tangent if it has a slope.
   show(title, curves, here) {
     const end = this.side === "left" ? this.x.min : this.x.max;
     const heights = spread(curves.map(({ f }) => this.up(f(end))), 14, this.bottom);
@@ -161,12 +128,13 @@ class Figure extends HTMLElement {
     const wanted = options.includes(this.getAttribute(name)) ? this.getAttribute(name) : options[0];
     const radio = (value) => html("input", { type: "radio", name, value, ...(value === wanted && { checked: "" }) });
     const labels = options.map((value) => html("label", {}, radio(value), value));
-    return html("div", { class: "choice", role: "radiogroup", "aria-label": title }, html("span", {}, title), ...labels);
+    const group = { class: "choice", role: "radiogroup", "aria-label": title };
+    return html("div", group, html("span", {}, title), ...labels);
   }
 
   // A picture for a plot, on which one may drag too: it moves the slider of that name.
   picture(name, description) {
-    const picture = svg("svg", { class: "plot", viewBox: "0 0 360 224", role: "img", "aria-label": description });
+    const picture = svg("svg", { class: "plot", viewBox: "0 0 320 216", role: "img", "aria-label": description });
     const drag = (event) => {
       if (!event.buttons) return;
       const slider = this.shadowRoot.querySelector(`[name=${name}]`);

@@ -3,8 +3,8 @@
 const softplus = (z) => Math.max(z, 0) + Math.log1p(Math.exp(-Math.abs(z))); // log(1 + exp(z)) without overflow
 const sigmoid = (z) => Math.exp(-softplus(-z));
 
-// A loss is a function of one number u. In regression that is the error e = prediction - target; in classification the
-// margin: the logit for label 1, its negative for label 0. `slope` is the derivative with respect to u, broken at `jump`.
+// A loss is a function of one number u. In regression that is the error, prediction - target; in classification the
+// margin, the logit for label 1 and its negative for label 0. `slope` is the derivative with respect to u.
 const TASKS = {
   regression: {
     by: "prediction",
@@ -82,7 +82,7 @@ class LossExplorer extends Figure {
 
   panel(task, controls) {
     const { by, losses } = TASKS[task];
-    const pictures = ["losses", "slopes"].map((what) => this.picture(by, `The ${what} by ${by}; the table has the numbers`));
+    const pictures = ["Losses", "Slopes"].map((what) => this.picture(by, `${what} by ${by}, as numbers in the table`));
     const parts = [html("div", { class: "controls" }, ...controls), html("div", { class: "plots" }, ...pictures)];
     return html("div", { id: task }, ...parts, this.table(losses));
   }
@@ -92,7 +92,7 @@ class LossExplorer extends Figure {
     const head = ["Value", "Slope"].map((text) => html("th", { scope: "col", class: "number" }, text));
     const rows = losses.map(({ id, name, formula }, i) => {
       const title = html("th", { scope: "row" }, swatch(i), html("b", {}, name), html("small", {}, formula));
-      return html("tr", { id, "aria-atomic": "true" }, title, number(), number()); // when it changes, all of it is read out
+      return html("tr", { id, "aria-atomic": "true" }, title, number(), number()); // a change reads out the row
     });
     const top = html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "Loss"), ...head));
     return html("table", {}, top, html("tbody", { "aria-live": "polite" }, ...rows));

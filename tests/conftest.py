@@ -1,0 +1,36 @@
+"""What several test files share."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs/_ext"))  # the site's extensions are tested like any other code
+
+
+def run_lessons() -> None:
+    """Run the lessons that have changed."""
+    command = [sys.executable, "-m", "dlopt_course.app.cli", "run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def executed() -> Path:
+    """The folder of the lessons as they were run."""
+    (ROOT / "_build").mkdir(exist_ok=True)
+    with FileLock(ROOT / "_build/run.lock"):
+        run_lessons()  # each process of pytest-xdist comes here; the first one does the work
+    return ROOT / "_build/executed"
+
+
+@pytest.fixture(scope="session")
+def site(executed) -> Path:
+    """The built site, made from the lessons as they are now; quick when nothing has changed."""
+    from dlopt_course.app.site import build_site
+
+    with FileLock(ROOT / "_build/site.lock"):
+        return build_site(ROOT)
