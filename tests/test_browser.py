@@ -40,8 +40,8 @@ EQUATIONS = r"""async () => {
 OVERFLOW = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth"
 WITHOUT_ALT = r"""[...document.querySelectorAll("main img")]
     .filter((e) => !e.alt.trim() || /\.(png|svg|jpe?g)$/.test(e.alt)).map((e) => e.outerHTML.slice(0, 200))"""
-# A lesson has thousands of tokens of code in a few colours. axe would look at each of them, which takes seconds, so the
-# colours are checked here, and axe sees the code as plain text.
+# A lesson has thousands of tokens of code in a few colours, and as many pieces of equations. axe would look at each of
+# them, which takes seconds: so the colours are checked here, and axe sees code as plain text, equations as boxes.
 PALE_CODE = r"""() => {
   const numbers = (color) => color.match(/[\d.]+/g).map(Number);
   const luminance = (color) => {
@@ -64,7 +64,8 @@ PALE_CODE = r"""() => {
     return (light + 0.05) / (dark + 0.05) < 4.5;
   }).map(([pair, [, , text]]) => `${text}: ${pair}`);
 }"""
-PLAIN_CODE = "document.querySelectorAll('.highlight pre').forEach((e) => { e.textContent = e.textContent; })"
+SIMPLIFY = """document.querySelectorAll(".highlight pre").forEach((e) => { e.textContent = e.textContent; });
+    document.querySelectorAll("mjx-math, mjx-assistive-mml").forEach((e) => { e.replaceChildren(); });"""
 OPEN_ALL = """document.querySelectorAll("details").forEach((e) => { e.open = true; });
     document.getAnimations().forEach((a) => { a.finish(); });"""
 
@@ -133,7 +134,7 @@ def look(page: Page) -> list[str]:
         faults.append(f"{over} pixels wider than the window")
     faults += [f"figure without alt text: {html}" for html in page.evaluate(WITHOUT_ALT)]
     faults += [f"pale code: {text}" for text in page.evaluate(PALE_CODE)]
-    page.evaluate(PLAIN_CODE)
+    page.evaluate(SIMPLIFY)
     violations = Axe().run(page, options=AXE).response["violations"]
     serious = [v for v in violations if v["impact"] in ("serious", "critical")]
     return faults + [f"{v['impact']}: {v['help']}: {n['html'][:200]}" for v in serious for n in v["nodes"][:3]]
@@ -204,3 +205,19 @@ def test_planted_fault_is_found(browser, tmp_path, fault):
         faults = visit(browser, tmp_path, address, "light")
     assert bool(faults) == bool(found)
     assert found in "\n".join(faults)
+
+
+def test_planted_unknown_command_is_found(browser, site, address):
+    html = (site / "claims.html").read_text(encoding="utf-8").replace(r"\max", r"\nosuch", 1)
+    with opened(browser, address, "light") as (page, _):
+        page.route("**/claims.html", lambda route: route.fulfill(body=html, content_type="text/html"))
+        page.goto(f"{address}claims.html")
+        assert any("error in" in fault for fault in look(page))
+
+
+def test_missing_mathjax_is_found(browser, address):
+    with opened(browser, address, "light") as (page, faults):
+        page.route("**/tex-chtml.js*", lambda route: route.abort())
+        page.goto(f"{address}claims.html")
+        assert any(r"unrendered equation: \(\max" in fault for fault in look(page))
+    assert any("console" in fault for fault in faults)

@@ -41,7 +41,8 @@ def command(*words: str) -> list[str]:
 
 
 def environment(checkout: Path, **more: str) -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(checkout), "COLUMNS": "200", "NO_COLOR": "1"} | more
+    quiet = {"COLUMNS": "200", "NO_COLOR": "1", "DLOPT_DEVICE": "cpu"}  # cpu: no need to load torch
+    return os.environ | {"PYTHONPATH": str(checkout)} | quiet | more
 
 
 def dlopt(checkout: Path, *words: str, **more: str) -> subprocess.CompletedProcess:

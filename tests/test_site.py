@@ -147,8 +147,7 @@ def test_comments_that_docments_overlooks():
         *more,  # others
         **options: int,  # the rest
     ):  # the sum
-        y = x  # not a parameter
-        return y
+        return x  # not a parameter
 
     fields = docments_hook.field_list(f)
     assert fields[1:] == [
@@ -223,9 +222,9 @@ def small(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "docs", root / "docs")
     (root / "nbs").mkdir()
     (root / "_build/executed").mkdir(parents=True)
-    (root / "_build/claims.json").write_text(json.dumps([{"lesson": "01_tiny"} | CLAIM]), encoding="utf-8")
+    (root / "_build/claims.json").write_text(json.dumps([{"lesson": "03_tiny"} | CLAIM]), encoding="utf-8")
     tiny = [prose("# Tiny: one\n\n> A small lesson.\n\n$$x + y$$ (tiny-sum)"), code("1 + 1", {"text/plain": "2"})]
-    for name, cells in {"index": [prose("# A course\n\n<!-- lessons -->")], "01_tiny": tiny}.items():
+    for name, cells in {"index": [prose("# A course\n\n<!-- lessons -->")], "03_tiny": tiny}.items():
         done = nbformat.v4.new_notebook(cells=cells)
         nbformat.write(done, root / f"_build/executed/{name}.ipynb")
         for cell in done.cells:
@@ -242,7 +241,7 @@ def test_front_page_has_the_learning_path(small):
 
 
 def test_download_is_the_source_without_outputs(small):
-    page = BeautifulSoup((small / "_site/01_tiny.html").read_text(encoding="utf-8"), "html.parser")
+    page = BeautifulSoup((small / "_site/03_tiny.html").read_text(encoding="utf-8"), "html.parser")
     (link,) = {a["href"] for a in page.select("a[href$='.ipynb'][download], a.btn-download-source-button")}
     notebook = nbformat.read(small / "_site" / link, 4)
     assert all(not c.outputs for c in notebook.cells if c.cell_type == "code")
@@ -253,7 +252,7 @@ def test_nothing_is_built_when_nothing_has_changed(small, monkeypatch):
     site_module.build_site(small)
 
 
-@pytest.mark.parametrize("path", ["docs/a.md", "_build/executed/01_tiny.ipynb", "_build/claims.json", "CHANGELOG.md"])
+@pytest.mark.parametrize("path", ["docs/a.md", "_build/executed/03_tiny.ipynb", "_build/claims.json", "CHANGELOG.md"])
 def test_key_knows_every_input(small, path):
     before, file = site_module.site_key(small), small / path
     old = file.read_bytes() if file.exists() else None
@@ -271,12 +270,36 @@ def test_warning_is_an_error_and_leaves_the_old_site(small):
     text = broken.read_text(encoding="utf-8")
     try:
         broken.write_text(text + "\nSee {eq}`no-such-equation`.\n", encoding="utf-8")
-        with pytest.raises(ValueError, match="no-such-equation"):
+        with pytest.raises(ValueError, match=r"built:\nconventions.md:.*no-such-equation"):
             site_module.build_site(small)
     finally:
         broken.write_text(text, encoding="utf-8")
     assert (small / "_site/index.html").stat().st_ino == before
     assert not list((small / "_build").glob("site-?*/html"))
+
+
+def test_interrupted_swap_puts_the_old_site_back(tmp_path, monkeypatch):
+    new, out, old = (tmp_path / name for name in ("new", "out", "old"))
+    out.mkdir()
+
+    def interrupted(source, target, move=shutil.move):
+        if source == new:
+            raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(site_module.shutil, "move", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        site_module.swap(new, out, old)
+    assert out.is_dir()
+
+
+def test_chapter_and_equation_have_the_number_of_the_file(small):
+    page = BeautifulSoup((small / "_site/03_tiny.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.select_one("article h1").get_text().startswith("3. Tiny: one")
+    assert page.select_one(".eqno").get_text().startswith("(3.1)")
+    assert page.select_one("nav a.current").get_text(strip=True).startswith("3. Tiny: one")
+    ledger = BeautifulSoup((small / "_site/claims.html").read_text(encoding="utf-8"), "html.parser")
+    assert ledger.select_one("table.ledger tbody td:nth-child(2)").get_text() == "(3.1) tiny-sum"
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -282,7 +282,8 @@ def test_accents_stand_out(show, theme):
 def test_nothing_overflows(show, width):
     page = show(*BOTH, widget("loss-explorer", task="classification", logit=8, gamma=5), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("td:visible").evaluate_all("cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)")
+    fits = "cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)"
+    assert page.locator("table :is(td, th):visible").evaluate_all(fits)
     for picture in page.locator(".plot:visible").all():
         box = picture.bounding_box()
         for text in picture.locator("text").all():

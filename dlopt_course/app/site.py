@@ -35,8 +35,8 @@ def build_site(
     build = root / "_build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="site-", dir=build) as scratch:
-        source = assemble(root, build / "site-src")
-        new = Path(scratch, "html")
+        source, new = Path(scratch, "source"), Path(scratch, "html")
+        assemble(root, source)
         run_sphinx(source, Path(scratch, "doctrees"), new)
         replace_downloads(root, new)
         (new / ".key").write_text(key, encoding="utf-8")
@@ -101,10 +101,8 @@ def read_key(out: Path) -> str | None:
     return (out / ".key").read_text(encoding="utf-8") if (out / ".key").is_file() else None
 
 
-def assemble(root: Path, source: Path) -> Path:
+def assemble(root: Path, source: Path) -> None:
     """Collect in one folder what Sphinx reads."""
-    if source.exists():
-        shutil.rmtree(source)
     shutil.copytree(root / "docs", source, ignore=shutil.ignore_patterns("__pycache__"))
     for notebook in sources(root):
         shutil.copy(executed(root, notebook), source)
@@ -115,7 +113,6 @@ def assemble(root: Path, source: Path) -> Path:
     changes = root / "CHANGELOG.md"
     text = changes.read_text(encoding="utf-8") if changes.is_file() else ""
     (source / "changelog.md").write_text(text or "# Changelog\n\nNothing has been released yet.\n", encoding="utf-8")
-    return source
 
 
 def run_sphinx(source: Path, doctrees: Path, out: Path) -> None:
@@ -124,7 +121,7 @@ def run_sphinx(source: Path, doctrees: Path, out: Path) -> None:
     command = [sys.executable, "-m", "sphinx", *options, str(source), str(out)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
     if done.returncode:
-        raise ValueError(f"the site could not be built:\n{done.stdout.strip()}")
+        raise ValueError(f"the site could not be built:\n{done.stdout.strip().replace(f'{source}/', '')}")
 
 
 def replace_downloads(root: Path, site: Path) -> None:
@@ -134,10 +131,15 @@ def replace_downloads(root: Path, site: Path) -> None:
 
 
 def swap(new: Path, out: Path, old: Path) -> None:
-    """Put the new site where the old one was."""
-    if out.exists():
-        shutil.move(out, old)
-    shutil.move(new, out)
+    """Put the new site where the old one was; if that is interrupted, the old one goes back."""
+    try:
+        if out.exists():
+            shutil.move(out, old)
+        shutil.move(new, out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            shutil.move(old, out)
+        raise
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

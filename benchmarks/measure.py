@@ -1,0 +1,153 @@
+"""How things are measured here: in turns with the peer, as ratios, with every sample kept and an origin."""
+
+import os
+import platform
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter
+
+import torch
+
+from dlopt_course.core import num_threads
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    "Seconds of each round, the calls of a round taken together and divided by their number."
+
+    ours: list[float]
+    peer: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        "peer / ours round by round: above 1 where ours is ahead."
+        return [b / a for a, b in zip(self.ours, self.peer, strict=True)]
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        "First quartile, median and third quartile of the ratios."
+        return tuple(quantiles(self.ratios, n=4, method="inclusive")) if len(self.ours) > 1 else (self.ratios[0],) * 3
+
+    def raw(self) -> dict:
+        "Every sample, for the file of results."
+        return {"seconds": self.ours, "peer_seconds": self.peer}
+
+
+def compare(
+    ours: Callable,  # called without arguments
+    peer: Callable,  # does the same work
+    rounds: int,  # pairs of samples
+    at_least: float = 0.02,  # seconds that one sample should take; short calls are repeated
+    clock: Callable = perf_counter,
+) -> Comparison:
+    "Samples both in turns, first one then the other first, so that what slows the machine slows both."
+    both = ours, peer
+    calls = [_calls(f, at_least, clock) for f in both]  # this also warms up
+    samples: tuple[list, list] = [], []
+    for i in range(rounds):
+        for which in (0, 1) if i % 2 == 0 else (1, 0):
+            samples[which].append(_sample(both[which], calls[which], clock))
+    return Comparison(*samples)
+
+
+def _sample(f: Callable, calls: int, clock: Callable) -> float:
+    "Seconds of one call, from `calls` calls."
+    start = clock()
+    for _ in range(calls):
+        f()
+    return (clock() - start) / calls
+
+
+def _calls(f: Callable, at_least: float, clock: Callable) -> int:
+    "How many calls take `at_least` seconds, found by doubling after a first call that does not count."
+    f()
+    return next(n for n in (2**i for i in count()) if n * _sample(f, n, clock) >= at_least)
+
+
+def peak_memory(
+    f: Callable,  # called without arguments; its result is kept until the peak is read
+    returned: Callable = lambda result: 0,  # bytes of the result that do not count
+) -> int:  # bytes
+    "Most memory that Python and NumPy held during a call, beyond what was there before and what `returned` says."
+    f()  # what is allocated once and kept does not count
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        result = f()
+        return tracemalloc.get_traced_memory()[1] - before - returned(result)
+    finally:
+        tracemalloc.stop()
+
+
+@contextmanager
+def threads(
+    n: int,  # how many, for our code and torch's
+) -> Iterator[None]:
+    "Inside, `num_threads()` is n and torch has as many."
+    before, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(n)
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        os.environ.pop("OMP_NUM_THREADS")
+        if setting is not None:
+            os.environ["OMP_NUM_THREADS"] = setting
+
+
+def origin(
+    name: str,  # of the benchmark
+    packages: tuple[str, ...] = ("numpy", "torch"),  # whose versions matter
+) -> dict:
+    "Date, machine, versions, commit and command: what has to be known to measure the same again."
+    return {
+        "command": f"python -m benchmarks {name}",
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "commit": commit(),
+    }
+
+
+def machine() -> str:
+    "The processor's model and the cores that are used; no name of a host."
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return (
+        f"{models[0] if models else platform.processor() or platform.machine()}, {num_threads()} cores, {sys.platform}"
+    )
+
+
+def commit(root: Path = ROOT) -> str:
+    "The short hash of the code, with +changes where files differ from it; 'unknown' outside a repository."
+    code = ["dlopt_course", "benchmarks", ":!benchmarks/results"]
+    try:
+        changed = _git(root, "status", "--porcelain", "--", *code)
+        return _git(root, "log", "-1", "--format=%h", "--", *code) + ("+changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def duration(
+    seconds: float,
+) -> str:  # three digits with a unit
+    "1.23e-05 -> '12.3 µs'."
+    unit, factor = next((u, f) for u, f in (("s", 1), ("ms", 1e3), ("µs", 1e6)) if seconds * f >= 1 or f == 1e6)
+    return f"{float(f'{seconds * factor:.3g}'):g} {unit}"
