@@ -1,1 +1,1 @@
-"""Side by side with peers: each module here has a `run()` that measures and says what came out; see `python -m benchmarks`."""
+"""Side by side with peers. Each module here has a `run()` that measures; `python -m benchmarks` calls them."""

@@ -1,9 +1,10 @@
-"""`python -m benchmarks [NAME…] [--again]`: measures what has no result yet for this machine, these versions, this code."""
+"""`python -m benchmarks [NAME…] [--again]`: measures what has no result for this machine, these versions, this code."""
 
 import importlib
 import json
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -13,36 +14,38 @@ from benchmarks.measure import ROOT, origin
 from dlopt_course.core import write_atomic
 
 RESULTS = Path(__file__).parent / "results"
-KEYS = ("title", "about", "command", "date", "machine", "versions", "commit", "columns", "rows", "notes", "raw")
-SAME = ("machine", "versions", "commit")
+SAME = ("machine", "versions", "code")  # where these agree, a new measurement would be of the same thing
+KEYS = ("title", "about", "command", "date", *SAME, "commit", "columns", "rows", "notes", "raw")
 
 
 def names() -> list[str]:
     "The benchmarks: modules of this package with a `run` function."
     modules = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "measure")]
-    return [name for name in modules if hasattr(importlib.import_module(f"benchmarks.{name}"), "run")]
+    return [name for name in modules if hasattr(load(name), "run")]
 
 
-def is_current(
-    path: Path,  # a file of results
-    now: dict,  # the origin that a new measurement would have
-) -> bool:
-    "Whether the file is complete and says what a new measurement would: same machine, versions and committed code."
+def load(name: str) -> ModuleType:
+    "The module of a benchmark; it may say in CODE which files it measures."
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def is_current(path: Path, now: dict) -> bool:
+    "Whether the file of results is complete, and from the same machine, versions and code as the origin `now`."
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    known = "+changes" not in now["commit"] and now["commit"] != "unknown"  # else the code may be another one
-    return known and all(k in found for k in KEYS) and all(found[k] == now[k] for k in SAME)
+    return all(key in found for key in KEYS) and all(found[key] == now[key] for key in SAME)
 
 
 def measure(name: str, folder: Path = RESULTS, again: bool = False) -> bool:
     "Run one benchmark unless its result is current; whether it was run."
-    path, now = folder / f"{name}.json", origin(name)
+    path, module = folder / f"{name}.json", load(name)
+    now = origin(name, getattr(module, "CODE", ("dlopt_course/*.py",)))
     if not again and is_current(path, now):
         return False
-    result = now | importlib.import_module(f"benchmarks.{name}").run()
-    write_atomic(path, json.dumps({k: result[k] for k in KEYS}, indent=1, ensure_ascii=False) + "\n")
+    result = now | module.run()
+    write_atomic(path, json.dumps({key: result[key] for key in KEYS}, indent=1, ensure_ascii=False) + "\n")
     return True
 
 
@@ -54,9 +57,8 @@ def main(
     if unknown := set(chosen or ()) - set(names()):
         raise typer.BadParameter(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     for name in chosen or names():
-        typer.echo(f"{name}: measuring", nl=False)
         done = measure(name, again=again)
-        typer.echo(f"\r{name}: {'done' if done else 'kept'}, {(RESULTS / name).relative_to(ROOT)}.json")
+        typer.echo(f"{name}: {'measured' if done else 'kept'}, {(RESULTS / name).relative_to(ROOT)}.json")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How things are measured here: in turns with the peer, as ratios, with every sample kept and an origin."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -109,16 +110,24 @@ def threads(
 
 def origin(
     name: str,  # of the benchmark
+    code: tuple[str, ...] = (),  # patterns of the files that are measured, from the root
     packages: tuple[str, ...] = ("numpy", "torch"),  # whose versions matter
 ) -> dict:
-    "Date, machine, versions, commit and command: what has to be known to measure the same again."
+    "Command, date, machine, versions, code and commit: what has to be known to measure the same again."
     return {
         "command": f"python -m benchmarks {name}",
         "date": date.today().isoformat(),
         "machine": machine(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "code": fingerprint(*code, f"benchmarks/{name}.py", "benchmarks/measure.py"),
         "commit": commit(),
     }
+
+
+def fingerprint(*patterns: str, root: Path = ROOT) -> str:
+    "Twelve digits that change with the files' contents: unlike a commit, known before it is made."
+    files = sorted({f for pattern in patterns for f in root.glob(pattern)})
+    return hashlib.sha256(b"\0".join(f.read_bytes() for f in files)).hexdigest()[:12]
 
 
 def machine() -> str:

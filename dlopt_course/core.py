@@ -13,7 +13,7 @@ import importlib
 import math
 import os
 import re
-import tempfile
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
@@ -369,16 +369,15 @@ def write_atomic(
     "Writes `data` to `path` completely or not at all."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        with open(partial, "xb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
-            file.close()  # Windows replaces closed files only
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            file.close()
-            os.unlink(file.name)
-            raise
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with no content
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #settings-class
 @dataclass(frozen=True)

@@ -12,11 +12,9 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import struct
 import sys
 import tarfile
-import uuid
 import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,7 +30,7 @@ import sklearn.datasets
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from .core import check_in, check_number, settings
+from .core import check_in, check_number, settings, write_atomic
 
 # %% ../nbs/00_data.ipynb #dataset-class
 @dataclass(frozen=True, eq=False, repr=False)
@@ -267,20 +265,6 @@ def _verified(content: bytes, file: RemoteFile, address: str) -> bytes:
     return content
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    "Writes a file such that it is there in full or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with open(partial, "xb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def fetch(
     file: RemoteFile,  # what to fetch
     folder: Path | str,  # where to put it; made if it is not there
@@ -293,7 +277,7 @@ def fetch(
     for address in file.addresses:
         print(f"fetching {address} ({file.size:,} bytes)", file=sys.stderr)
         try:
-            _write_whole(path, _verified(_download(address, file.size, timeout), file, address))
+            write_atomic(path, _verified(_download(address, file.size, timeout), file, address))
             return path
         except DataUnavailable as fault:
             faults.append(fault)

@@ -141,6 +141,10 @@ def _check_binary(logits, target, weight, pos_weight, reduction):
     xp = _check_pair(reduction, logits=logits, target=target)
     given = {k: v for k, v in (("weight", weight), ("pos_weight", pos_weight)) if v is not None}
     check_floats(logits=logits, **given)
+    for name, w in given.items():
+        sizes = zip(w.shape[::-1], logits.shape[::-1], strict=False)
+        if w.ndim > logits.ndim or not all(a in (1, b) for a, b in sizes):
+            raise ValueError(f"{name} must broadcast to logits, {tuple(logits.shape)}, got shape {tuple(w.shape)}")
     if on_host(target) and not bool(xp.all((target >= 0) & (target <= 1) | xp.isnan(target))):
         raise ValueError("target must hold probabilities, from 0 to 1")
     return xp, 1 if weight is None else weight, 1 if pos_weight is None else pos_weight
@@ -159,7 +163,7 @@ def binary_cross_entropy_with_logits(
     tail = _sigmoid_parts(logits)[2]
     positive, negative = tail + xp.clip(-logits, 0), tail + xp.clip(logits, 0)
     losses = weight * (pos_weight * target * positive + (1 - target) * negative)
-    return check_finite(_reduce(losses, reduction), logits=logits, target=target)
+    return check_finite(_reduce(losses, reduction), logits=logits, target=target, weight=weight, pos_weight=pos_weight)
 
 
 def binary_cross_entropy_with_logits_grad(
@@ -174,7 +178,7 @@ def binary_cross_entropy_with_logits_grad(
     _, weight, pos_weight = _check_binary(logits, target, weight, pos_weight, reduction)
     up, down, _ = _sigmoid_parts(logits)
     grad = _scale(weight * ((1 - target) * up - pos_weight * target * down), reduction)
-    return check_finite(grad, logits=logits, target=target)
+    return check_finite(grad, logits=logits, target=target, weight=weight, pos_weight=pos_weight)
 
 # %% ../nbs/01_losses.ipynb #lse
 def logsumexp(
@@ -187,7 +191,8 @@ def logsumexp(
     xp = check_floats(x=x)
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0.0)  # an infinite maximum would give inf - inf
-    total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
+    with np.errstate(divide="ignore"):  # the logarithm of an empty sum is -inf
+        total = xp.log(xp.sum(xp.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else xp.squeeze(total, axis=axis)
 
 
@@ -220,29 +225,40 @@ def _check_classes(logits, target, weight, label_smoothing, ignore_index, reduct
     check_number("label_smoothing", label_smoothing, lambda v: 0 <= v <= 1, "from 0 to 1")
     if logits.ndim != 2:
         raise ValueError(f"logits must have shape (n, k), one row a sample, got {tuple(logits.shape)}")
-    if weight is not None and tuple(weight.shape) != (logits.shape[1],):
-        raise ValueError(f"weight must have shape ({logits.shape[1]},), one for each class, got {tuple(weight.shape)}")
+    if weight is not None:
+        _check_weight(xp, logits, weight)
     if check_arrays(logits=logits, target=target).isdtype(target.dtype, "integral"):
-        _check_indices(xp, logits, target, ignore_index)
+        _check_indices(xp, logits, target, weight, ignore_index)
     else:
         _check_probabilities(xp, logits, target, ignore_index)
     return xp
 
 
-def _check_indices(xp, logits, target, ignore_index):
-    "Class indices: shape (n,), each a class or `ignore_index`, not all ignored."
+def _check_weight(xp, logits, weight):
+    "Class weights: shape (k,), finite, none negative."
+    if tuple(weight.shape) != (logits.shape[1],):
+        raise ValueError(f"weight must have shape ({logits.shape[1]},), one for each class, got {tuple(weight.shape)}")
+    if on_host(weight) and not bool(xp.all((weight >= 0) & xp.isfinite(weight))):
+        raise ValueError("weight must hold finite numbers, 0 or more")
+
+
+def _check_indices(xp, logits, target, weight, ignore_index):
+    "Class indices: shape (n,), each a class or `ignore_index`, and something left to average."
     n, k = logits.shape
     if tuple(target.shape) != (n,):
         raise ValueError(f"target must have shape ({n},), one class for each row of logits, got {tuple(target.shape)}")
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer))):
+        raise TypeError(f"ignore_index must be None or a whole number, got {ignore_index!r}")
     if not on_host(target):
         return
-    if ignore_index is not None:
-        target = target[target != ignore_index]
-        if array_size(target) == 0:
-            raise ValueError(f"target must not be all {ignore_index}, the ignore_index: there is nothing to average")
+    target = target if ignore_index is None else target[target != ignore_index]
+    if array_size(target) == 0:
+        raise ValueError(f"target must not be all {ignore_index}, the ignore_index: there is nothing to average")
     low, high = int(xp.min(target)), int(xp.max(target))
     if low < 0 or high >= k:
         raise ValueError(f"target must hold classes from 0 to {k - 1}, got {low if low < 0 else high}")
+    if weight is not None and float(xp.max(xp.take(weight, xp.astype(target, xp.int64)))) == 0:
+        raise ValueError("weight must not be 0 for every class in target: there is nothing to average")
 
 
 def _check_probabilities(xp, logits, target, ignore_index):
@@ -259,7 +275,8 @@ def _target_weights(xp, logits, target, weight, label_smoothing, ignore_index):
     "The factors q (n, k) of -log p for indices or probabilities, and the divisor of the mean."
     n, k = logits.shape
     if xp.isdtype(target.dtype, "integral"):
-        classes = xp.arange(k, dtype=target.dtype, device=target.device)
+        target = xp.astype(target, xp.int64)  # a small integer type might not hold k
+        classes = xp.arange(k, dtype=xp.int64, device=target.device)
         hits = xp.astype(classes[None, :] == target[:, None], logits.dtype)
         kept = None if ignore_index is None else xp.astype(target != ignore_index, logits.dtype)[:, None]
         hits = hits if kept is None else hits * kept
@@ -343,6 +360,8 @@ def _focal_parts(logits, target, alpha, gamma, reduction):
     "Checks; then sign, balance * (1 - p_t)^gamma, p_t, 1 - p_t and -log p_t, where p_t is the true label's probability."
     xp = _check_pair(reduction, logits=logits, target=target)
     check_number("gamma", gamma, lambda v: v >= 0, "0 or more")
+    if alpha is not None:
+        check_number("alpha", alpha, lambda v: 0 <= v <= 1, "None or from 0 to 1")
     if on_host(target) and not bool(xp.all((target == 0) | (target == 1))):
         raise ValueError("target must hold the labels 0 and 1 only")
     up, down, tail = _sigmoid_parts(logits)
@@ -425,9 +444,9 @@ def _index_block(logits, target, hit, spread, scale, slopes):
     """
     flat, true = slopes.reshape(-1), np.arange(0, slopes.size, slopes.shape[1]) + target
     np.subtract(logits, _row_max(logits)[:, None], out=slopes)
-    losses, mass = -hit * flat[true], hit
+    losses, mass = -hit * np.where(hit == 0, 0, flat[true]), hit  # 0 * -inf is 0 here
     if spread is not None:
-        losses -= (spread * slopes).sum(axis=1)
+        losses -= (spread * np.where(spread == 0, 0, slopes)).sum(axis=1)
         mass = hit + spread.sum(axis=1)
     np.exp(slopes, out=slopes)
     total = np.einsum("ij->i", slopes)  # as sum(axis=1), without its cost for each row
@@ -440,6 +459,7 @@ def _index_block(logits, target, hit, spread, scale, slopes):
 
 def _row_weights(target, dtype, weight, ignore_index):
     "For each row: 1 or, if it is ignored, 0; then the same times the weight of its class; then valid classes."
+    target = target.astype(np.intp, copy=False)
     if ignore_index is None:
         kept = np.ones(len(target), dtype)
     else:
@@ -454,13 +474,11 @@ def _blocked(logits, target, weight, label_smoothing, ignore_index, reduction):
     kept, hit, target = _row_weights(target, dtype, weight, ignore_index)
     total = n if weight is None and ignore_index is None else hit.sum()
     scale = dtype.type(1 / total if reduction == "mean" else 1)
-    everywhere = (
-        None if label_smoothing == 0 else np.full(k, label_smoothing / k, dtype) * (1 if weight is None else weight)
-    )
+    everywhere = np.full(k, label_smoothing / k, dtype) * (1 if weight is None else weight)
     slopes, losses = np.empty((n, k), dtype), np.empty(n, dtype)
 
     def work(rows):
-        spread = None if everywhere is None else kept[rows, None] * everywhere
+        spread = kept[rows, None] * everywhere if label_smoothing else None
         part = (1 - label_smoothing) * hit[rows]
         losses[rows] = _index_block(logits[rows], target[rows], part, spread, scale, slopes[rows])
 
@@ -474,7 +492,8 @@ def _binary_both(logits, target, *, weight=None, pos_weight=None, reduction="mea
     up, down, tail = _sigmoid_parts(logits)
     positive, negative = pos_weight * target, 1 - target
     losses = weight * (positive * (tail + xp.clip(-logits, 0)) + negative * (tail + xp.clip(logits, 0)))
-    value = check_finite(_reduce(losses, reduction), logits=logits, target=target)
+    value = _reduce(losses, reduction)
+    check_finite(value, logits=logits, target=target, weight=weight, pos_weight=pos_weight)
     return value, _scale(weight * (negative * up - positive * down), reduction)
 
 

@@ -15,6 +15,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import pytest
+
 SWAPPED = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -37,7 +39,7 @@ RENAMED = {"min": "max", "max": "min", "maximum": "minimum", "sum": "mean", "any
 class Mutant(NamedTuple):
     "A definition with one planted error, and what the error is."
 
-    what: str  # "2 * (prediction - target)  ->  prediction - target", with a number where that occurs again
+    what: str  # "2 * (prediction - target)  ->  prediction - target", numbered where it occurs again
     definition: ast.FunctionDef | ast.ClassDef
 
 
@@ -45,9 +47,10 @@ def mutants(source: str, name: str) -> Iterator[Mutant]:
     "The function or class called `name` of a module's source, with one small error each."
     definition = next(x for x in ast.parse(source).body if getattr(x, "name", None) == name)
     seen: dict[str, int] = {}
-    for place, node in enumerate(_computations(definition)):
+    for place, (node, parent) in enumerate(_computations(definition)):
         for wrong in _wrong_forms(node):
             what = f"{ast.unparse(node)}  ->  {ast.unparse(wrong)}"
+            what += f"  in  {ast.unparse(parent)}" * isinstance(node, ast.Constant)
             seen[what] = seen.get(what, 0) + 1
             yield Mutant(what + f"  ({seen[what]})" * (seen[what] > 1), _replaced(definition, place, wrong))
 
@@ -81,13 +84,13 @@ def _noticed(mutant: Mutant, module: types.ModuleType, battery: Callable) -> boo
     "Whether the battery fails; a planted error may also crash, or fail while the module is loaded."
     try:
         battery(load(module, mutant))
-    except Exception:
+    except (Exception, pytest.fail.Exception):
         return True
     return False
 
 
-def _computations(node: ast.AST) -> Iterator[ast.AST]:
-    "The nodes below, in a fixed order, without annotations and the messages of errors: these compute nothing."
+def _computations(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
+    "The nodes below with their parents, in a fixed order; annotations and the messages of errors compute nothing."
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             if (
@@ -95,14 +98,14 @@ def _computations(node: ast.AST) -> Iterator[ast.AST]:
                 and not isinstance(child, ast.Raise)
                 and field not in ("annotation", "returns")
             ):
-                yield child
+                yield child, node
                 yield from _computations(child)
 
 
 def _replaced(definition: ast.stmt, place: int, wrong: ast.AST) -> ast.stmt:
     "A copy of the definition in which the node at `place` is `wrong`."
     fresh = copy.deepcopy(definition)
-    target = next(itertools.islice(_computations(fresh), place, None))
+    target, _ = next(itertools.islice(_computations(fresh), place, None))
 
     class Replace(ast.NodeTransformer):
         def visit(self, node):

@@ -451,6 +451,7 @@ BAD_CLASSES = [
     ((eye, flat[:2]), {}, ValueError, "target must have the shape of logits"),
     ((eye, flat.astype("f4")), {}, TypeError, "target must have the dtype of logits"),
     ((eye, -flat), {}, ValueError, "target must hold probabilities, 0 or more, got -0.333"),
+    ((eye, flat - eye), {}, ValueError, "target must hold probabilities, 0 or more, got -0.666"),
     ((eye, flat * np.nan), {}, ValueError, "target must be finite"),
     ((eye, i3 > 0), {}, TypeError, "target must be floating point, got bool"),
     ((eye, [0, 1, 2]), {}, TypeError, "target must be .*, got list"),
@@ -469,8 +470,10 @@ BAD_CLASSES = [
     ((eye, i3), {"weight": [1.0, 1.0, 1.0]}, TypeError, "weight must be an array"),
     ((eye, i3), {"weight": np.ones(3, "f4")}, TypeError, "weight must have the dtype of logits"),
     ((eye, i3), {"weight": i3}, TypeError, "weight must be floating point"),
-    ((eye, i3), {"weight": nan}, ValueError, "weight must be"),
-    ((eye, i3), {"weight": np.zeros(3)}, ValueError, "weight must"),
+    ((eye, i3), {"weight": nan}, ValueError, "weight must hold finite numbers"),
+    ((eye, i3), {"weight": -n3}, ValueError, "weight must hold finite numbers, 0 or more"),
+    ((eye, i3), {"weight": np.zeros(3)}, ValueError, "weight must not be 0"),
+    ((eye, i3 * 0), {"weight": eye[1]}, ValueError, "weight must not be 0"),
     ((eye, i3), {"label_smoothing": 1.1}, ValueError, "label_smoothing must be from 0 to 1, got 1.1"),
     ((eye, i3), {"label_smoothing": -0.1}, ValueError, "label_smoothing must be from 0 to 1, got -0.1"),
     ((eye, i3), {"label_smoothing": np.nan}, ValueError, "label_smoothing must be from 0 to 1, got nan"),
@@ -482,6 +485,8 @@ BAD_CLASSES = [
 ]
 BAD_BINARY = [
     ((n3, n3 * 1.5), {}, ValueError, "target must hold probabilities, from 0 to 1"),
+    ((n3, i3 / 1.5), {}, ValueError, "target must hold probabilities, from 0 to 1"),
+    ((eye, eye), {"weight": np.ones((2, 3))}, ValueError, "weight must"),
     ((n3, -n3), {}, ValueError, "target must hold probabilities, from 0 to 1"),
     ((n3, nan), {}, ValueError, "target"),
     ((n3, n3), {"weight": np.ones(4)}, ValueError, "weight must"),
@@ -503,6 +508,7 @@ BAD_HUBER = [
 ]
 BAD_FOCAL = [
     ((n3, n3 / 2), {}, ValueError, "target must hold the labels 0 and 1 only"),
+    ((n3, i3 / 2), {}, ValueError, "target must hold the labels 0 and 1 only"),
     ((n3, -n3), {}, ValueError, "target must hold the labels 0 and 1 only"),
     ((n3, nan), {}, ValueError, "target"),
     ((n3, n3), {"gamma": -0.5}, ValueError, "gamma must be 0 or more, got -0.5"),
@@ -515,6 +521,7 @@ BAD_FOCAL = [
 BAD_KL = [
     ((n3, n3), {}, ValueError, r"log_prediction must have shape \(n, k\)"),
     ((-eye, -flat), {}, ValueError, "target must hold probabilities, 0 or more, got -0.333"),
+    ((-eye, flat - eye), {}, ValueError, "target must hold probabilities, 0 or more, got -0.666"),
     ((-eye, flat * np.nan), {}, ValueError, "target must be finite"),
     ((-eye, flat[:2]), {}, ValueError, "target must have the shape of log_prediction"),
     ((-eye, flat.astype("f4")), {}, TypeError, "target must have the dtype of log_prediction"),
@@ -525,6 +532,7 @@ BAD_KL = [
 ]
 BAD_SIGNS = [
     ((n3, n3 * 0), {}, ValueError, "target must hold the labels -1 and 1 only"),
+    ((n3, i3 - 1.0), {}, ValueError, "target must hold the labels -1 and 1 only"),
     ((n3, n3 * 2), {}, ValueError, "target must hold the labels -1 and 1 only"),
     ((n3, nan), {}, ValueError, "target"),
 ]

@@ -1,6 +1,5 @@
 """The command `dlopt`: one function a command, each a thin shell over the module that does the work."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -53,8 +52,8 @@ def doctor() -> None:
 @app.command()
 def run(lessons: Lessons = None) -> None:
     "Run lessons that have changed, write the ledger of claims, and end with a table of what was found."
+    from dlopt_course.app.ledger import write_ledger
     from dlopt_course.app.lessons import find_lessons
-    from dlopt_course.app.run import write_ledger
 
     paths, out = find_lessons(lessons or []), build_folder() / "executed"
     outcomes = {}
@@ -84,7 +83,7 @@ def run_and_report(paths: list[Path], out: Path, outcomes: dict) -> None:
 
 def show_outcomes(outcomes: list) -> None:
     "The table at the end of a run."
-    from dlopt_course.app.run import counted
+    from dlopt_course.app.ledger import counted
 
     table = Table("lesson", box=None, pad_edge=False)
     for header in ("seconds", "claims", "largest relative difference"):
@@ -140,34 +139,29 @@ def claims(
     lesson: Annotated[str | None, typer.Option(help="Only this lesson.")] = None,
     against: Annotated[str | None, typer.Option(help="Only references whose name contains this.")] = None,
     worst: Annotated[int | None, typer.Option(help="Only this many, largest relative difference first.", min=1)] = None,
+    summary: Annotated[bool, typer.Option(help="A line for each lesson, as in the README.")] = False,
 ) -> None:
     "Show the ledger: what was compared with what, and how far apart it was."
+    from dlopt_course.app import ledger
+
+    rows = chosen(ledger.read_ledger(build_folder()), lesson, against, worst)
+    if summary:
+        print(*ledger.summary(rows), sep="\n")
+        return
+    console.print(ledger.table(rows))
+    inner = sum(not ledger.counted(r) for r in rows)
+    console.print(f"{len(rows) - inner} claims against other libraries and closed forms, {inner} internal")
+
+
+def chosen(rows: list[dict], lesson: str | None, against: str | None, worst: int | None) -> list[dict]:
+    "The rows that the options ask for."
     from dlopt_course.app.lessons import find_lessons
 
-    ledger = build_folder() / "claims.json"
-    if not ledger.exists():
-        raise ValueError("no claims yet: `dlopt run` runs the lessons that make them")
-    rows = json.loads(ledger.read_text(encoding="utf-8"))
     if lesson:
-        rows = [r for r in rows if r["lesson"] == find_lessons([lesson])[0].stem]
+        rows = [r for r in rows if r["lesson"] in [p.stem for p in find_lessons([lesson])]]
     if against:
         rows = [r for r in rows if against.lower() in r["against"].lower()]
-    if worst:
-        rows = sorted(rows, key=lambda r: -(r["max_rel"] or 0))[:worst]
-    show_claims(rows)
-
-
-def show_claims(rows: list[dict]) -> None:
-    "A table of ledger rows with a line that counts them."
-    from dlopt_course.app.run import counted
-
-    table = Table("lesson", "claim", "against", "largest absolute", "relative", "allowed", box=None, pad_edge=False)
-    for r in rows:
-        numbers = [f"{r[k]:.1e}" if r[k] is not None else "–" for k in ("max_abs", "max_rel")]
-        table.add_row(r["lesson"], r["label"], r["against"], *numbers, r["tolerance"])
-    console.print(table)
-    inner = sum(not counted(r) for r in rows)
-    console.print(f"{len(rows) - inner} claims against other libraries and closed forms, {inner} internal")
+    return sorted(rows, key=lambda r: -(r["max_rel"] or 0))[:worst] if worst else rows
 
 
 @app.command()

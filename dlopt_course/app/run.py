@@ -22,8 +22,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from packaging.requirements import Requirement
 
+from dlopt_course.app.ledger import claims_of, counted
 from dlopt_course.app.progress import Progress
-from dlopt_course.core import CLAIM_MIME, Settings, num_threads, settings, write_atomic
+from dlopt_course.core import Settings, num_threads, settings, write_atomic
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -42,11 +43,6 @@ class Outcome:
     def max_rel(self) -> float:
         "Largest relative difference of the claims against other libraries; 0 if there is none."
         return max((c["max_rel"] for c in self.claims if counted(c) and c["max_rel"] is not None), default=0.0)
-
-
-def counted(claim: dict) -> bool:
-    "Whether a row of the ledger compares with something outside this course."
-    return claim["against"] != "internal"
 
 
 def lesson_key(notebook: nbformat.NotebookNode, course: Settings) -> str:
@@ -92,13 +88,6 @@ def reuse(source: nbformat.NotebookNode, executed: Path, key: str) -> nbformat.N
             cell.outputs, cell.execution_count = outputs[cell.id].outputs, outputs[cell.id].execution_count
     source.metadata = old.metadata
     return source
-
-
-def claims_of(lesson: str, notebook: nbformat.NotebookNode) -> list[dict]:
-    "The rows that the lesson's claims add to the ledger, in order."
-    outputs = (o for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
-    found = (o["data"][CLAIM_MIME] for o in outputs if CLAIM_MIME in o.get("data", {}))
-    return [{"lesson": lesson, **row} for row in found]
 
 
 def is_exclusive(path: Path) -> bool:
@@ -216,12 +205,3 @@ def run(paths: list[Path], out: Path, progress: Progress) -> Iterator[Outcome]:
         yield from runner.batch(alone, 1)
     finally:
         progress.close()
-
-
-def write_ledger(paths: list[Path], out: Path) -> Path:
-    "Collect the claims of every lesson that has been executed into claims.json; returns its path."
-    done = [p for p in paths if (out / p.name).exists()]
-    rows = [row for p in done for row in claims_of(p.stem, nbformat.read(out / p.name, 4))]
-    ledger = out.parent / "claims.json"
-    write_atomic(ledger, json.dumps(rows, indent=1) + "\n")
-    return ledger

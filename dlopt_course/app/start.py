@@ -23,6 +23,7 @@ from dlopt_course.core import write_atomic
 MANIFEST = ".dlopt.json"
 ASSETS = {".csv", ".gif", ".jpg", ".json", ".npz", ".png", ".svg"}
 DIRECTIVE = re.compile(r"\s*#\s*\|\s*(\S*)")
+CHECK = re.compile(r"check\(\"")
 OUTCOMES = {  # what happened to a file, in words
     "new": "written",
     "restored": "was missing, written again",
@@ -101,11 +102,16 @@ def _is_removed(cell: dict) -> bool:
 
 
 def _learners_cell(cell: dict) -> dict:
-    """The cell without outputs and without the directives above its code."""
+    """The cell without outputs and without the directives above its code.
+
+    An exercise's check may fail without stopping "Run All Cells": its answer is still to be written.
+    """
     if cell["cell_type"] != "code":
         return cell
-    source = "".join("".join(cell["source"]).splitlines(keepends=True)[len(_header(cell)) :])
-    return cell | {"source": source.splitlines(keepends=True), "outputs": [], "execution_count": None}
+    lines = "".join(cell["source"]).splitlines(keepends=True)[len(_header(cell)) :]
+    tags = cell["metadata"].get("tags", []) + ["raises-exception"] * any(CHECK.match(line) for line in lines)
+    metadata = cell["metadata"] | ({"tags": tags} if tags else {})
+    return cell | {"source": lines, "metadata": metadata, "outputs": [], "execution_count": None}
 
 
 def _header(cell: dict) -> list[str]:

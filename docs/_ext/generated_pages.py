@@ -181,7 +181,8 @@ def benchmark(b: dict) -> str:
     notes = [f"- {note}" for note in b.get("notes", [])]
     rows = [[plain(cell) for cell in row] for row in b["rows"]]
     head = [plain(c) for c in b["columns"]]
-    return "\n".join([f"## {b['title']}", "", b["about"], "", *table(head, rows), "", *notes, "", "{.origin}", origin])
+    lines = [f"## {b['title']}", "", b["about"], "", "{.benchmark}", *table(head, rows), "", *notes]
+    return "\n".join([*lines, "", "{.origin}", origin])
 
 
 # The reference

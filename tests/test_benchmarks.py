@@ -1,0 +1,287 @@
+"""The benchmarks' machinery: fair turns, memory, origin, files that can be resumed. No test asserts a time."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from benchmarks import __main__ as bench
+from benchmarks import measure
+from dlopt_course.core import num_threads
+
+FILES = sorted(bench.RESULTS.glob("*.json"))
+
+
+class Clock:
+    "A clock that moves only when something is done."
+
+    def __init__(self):
+        self.now, self.log = 0.0, []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: float):
+        "A function that takes so long and notes that it was called."
+
+        def f():
+            self.now += seconds
+            self.log.append(name)
+
+        return f
+
+
+# Comparing
+
+
+def test_compare_takes_turns_and_changes_the_order():
+    clock = Clock()
+    result = measure.compare(clock.work("a", 1.0), clock.work("b", 3.0), rounds=4, at_least=1, clock=clock)
+    assert "".join(clock.log) == "aabb" + "ab" + "ba" + "ab" + "ba"  # first call, calibration, rounds
+    assert result.ours == [1.0] * 4
+    assert result.peer == [3.0] * 4
+
+
+def test_ratio_is_above_one_where_ours_is_ahead():
+    result = measure.Comparison([1.0, 1.0, 2.0, 1.0, 1.0], [2.0, 3.0, 2.0, 4.0, 5.0])
+    assert result.ratios == [2.0, 3.0, 1.0, 4.0, 5.0]
+    assert result.quartiles == (2.0, 3.0, 4.0)
+    assert measure.Comparison([2.0], [1.0]).quartiles == (0.5, 0.5, 0.5)
+    assert result.raw() == {"seconds": result.ours, "peer_seconds": result.peer}
+
+
+def test_short_calls_are_repeated():
+    clock = Clock()
+    result = measure.compare(clock.work("a", 0.25), clock.work("b", 8.0), rounds=2, at_least=1, clock=clock)
+    assert result.ours == [0.25, 0.25]
+    assert "".join(clock.log[-10:]) == "aaaabbaaaa"
+
+
+def test_what_slows_the_machine_slows_both():
+    clock = Clock()
+
+    def slower_and_slower(factor):
+        def f():
+            clock.now += factor * (1 + len(clock.log) // 2)
+            clock.log.append(factor)
+
+        return f
+
+    result = measure.compare(slower_and_slower(1), slower_and_slower(2), rounds=20, at_least=0, clock=clock)
+    assert result.quartiles[1] == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.23456, "1.23 s"), (0.0456, "45.6 ms"), (4.5e-5, "45 µs"), (1e-7, "0.1 µs"), (123.4, "123 s")],
+)
+def test_durations_have_three_digits(seconds, text):
+    assert measure.duration(seconds) == text
+
+
+# Memory and threads
+
+
+def test_peak_memory_is_what_lies_beyond_input_and_result():
+    x, size = np.ones(100_000), 800_000
+    one = measure.peak_memory(lambda: x + 1, lambda result: result.nbytes)
+    two = measure.peak_memory(lambda: [x + 1, x + 2][0], lambda result: result.nbytes)
+    assert 0 <= one < 10_000
+    assert size <= two < size + 10_000
+
+
+def test_peak_memory_ends_tracing_after_an_error():
+    with pytest.raises(ZeroDivisionError):
+        measure.peak_memory(lambda: 1 / 0)
+    assert not measure.tracemalloc.is_tracing()
+
+
+@pytest.mark.parametrize("setting", [None, "3"])
+def test_threads_are_set_and_put_back(setting, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if setting:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    before = torch.get_num_threads()
+    with measure.threads(1):
+        assert (num_threads(), torch.get_num_threads()) == (1, 1)
+    assert (os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()) == (setting, before)
+
+
+# Origin
+
+
+def test_origin_names_no_host():
+    origin = measure.origin("losses")
+    assert origin["command"] == "python -m benchmarks losses"
+    assert origin["date"] == date.today().isoformat()
+    assert {"python", "numpy", "torch"} == set(origin["versions"])
+    assert re.fullmatch(r".+, \d+ cores, \w+", origin["machine"])
+    assert platform.node() not in origin["machine"].split()
+
+
+def git(folder, *command):
+    "Run git as somebody."
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True)
+
+
+def test_commit_tells_of_changes_but_not_of_results(tmp_path):
+    for name in ("dlopt_course/a.py", "benchmarks/results/a.json"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("1", encoding="utf-8")
+    assert measure.commit(tmp_path / "nowhere") == "unknown"
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "one")
+    clean = measure.commit(tmp_path)
+    assert re.fullmatch(r"[0-9a-f]{7,}", clean)
+    (tmp_path / "benchmarks/results/a.json").write_text("2", encoding="utf-8")
+    assert measure.commit(tmp_path) == clean
+    (tmp_path / "dlopt_course/a.py").write_text("2", encoding="utf-8")
+    assert measure.commit(tmp_path) == clean + "+changes"
+
+
+def test_fingerprint_follows_the_contents(tmp_path):
+    (tmp_path / "a.py").write_text("1", encoding="utf-8")
+    before = measure.fingerprint("*.py", root=tmp_path)
+    (tmp_path / "b.txt").write_text("not code", encoding="utf-8")
+    assert measure.fingerprint("*.py", "a.py", root=tmp_path) == before
+    (tmp_path / "a.py").write_text("2", encoding="utf-8")
+    assert measure.fingerprint("*.py", root=tmp_path) != before
+
+
+# Resuming
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    "A benchmark that only counts how often it ran."
+    module = SimpleNamespace(runs=0)
+
+    def run():
+        module.runs += 1
+        return {"title": "t", "about": "a", "columns": ["n"], "rows": [[module.runs]], "notes": [], "raw": {}}
+
+    module.run = run
+    monkeypatch.setattr(bench, "load", lambda name: module)
+    return module
+
+
+def test_a_current_result_is_kept(fake, tmp_path):
+    assert bench.measure("fake", tmp_path)
+    assert not bench.measure("fake", tmp_path)
+    assert fake.runs == 1
+    assert bench.measure("fake", tmp_path, again=True)
+    assert json.loads((tmp_path / "fake.json").read_text(encoding="utf-8"))["rows"] == [[2]]
+
+
+@pytest.mark.parametrize("key", bench.SAME)
+def test_another_origin_is_measured_again(fake, tmp_path, key):
+    bench.measure("fake", tmp_path)
+    path = tmp_path / "fake.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {key: "other"}), encoding="utf-8")
+    assert bench.measure("fake", tmp_path)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text[:50], lambda text: "{}", lambda text: ""])
+def test_an_incomplete_result_is_measured_again(fake, tmp_path, spoil):
+    bench.measure("fake", tmp_path)
+    path = tmp_path / "fake.json"
+    path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
+    assert bench.measure("fake", tmp_path)
+    assert bench.is_current(path, measure.origin("fake", ("dlopt_course/*.py",)))
+
+
+def test_a_failing_benchmark_leaves_the_old_result(fake, tmp_path, monkeypatch):
+    bench.measure("fake", tmp_path)
+    before = (tmp_path / "fake.json").read_bytes()
+    monkeypatch.setattr(fake, "run", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench.measure("fake", tmp_path, again=True)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [before]
+
+
+def command() -> bench.typer.Typer:
+    "The command line as an application that the runner can call."
+    app = bench.typer.Typer()
+    app.command()(bench.main)
+    return app
+
+
+def test_the_command_line(monkeypatch):
+    calls = []
+    monkeypatch.setattr(bench, "measure", lambda name, again: calls.append((name, again)) or again)
+    assert "losses: kept, benchmarks/results/losses.json" in CliRunner().invoke(command(), ["losses"]).output
+    assert "losses: measured" in CliRunner().invoke(command(), ["losses", "--again"]).output
+    assert calls == [("losses", False), ("losses", True)]
+    wrong = CliRunner().invoke(command(), ["lossses"])
+    assert wrong.exit_code == 2
+    assert "lossses" in wrong.output
+
+
+# What is recorded
+
+
+def test_every_benchmark_has_a_result():
+    assert {p.stem for p in FILES} == set(bench.names())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_results_have_what_the_site_shows(path: Path):
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert set(result) == set(bench.KEYS)
+    assert all(isinstance(result[k], str) and result[k] for k in ("title", "about", "command", "machine", "commit"))
+    assert date.fromisoformat(result["date"]) <= date.today()
+    assert all(isinstance(v, str) for v in result["versions"].values())
+    assert all(isinstance(note, str) for note in result["notes"])
+    assert result["command"] == f"python -m benchmarks {path.stem}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_rows_are_as_long_as_the_columns(path: Path):
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["rows"]
+    assert {len(row) for row in result["rows"]} == {len(result["columns"])}
+    assert all(isinstance(cell, (str, int, float)) for row in result["rows"] for cell in row)
+
+
+def test_losses_records_every_size_form_and_its_memory():
+    from benchmarks import losses
+
+    samples = json.loads((bench.RESULTS / "losses.json").read_text(encoding="utf-8"))["raw"]["samples"]
+    assert {tuple(s["shape"]) for s in samples} == set(losses.SIZES)
+    for s in samples:
+        assert len(s["seconds"]) == len(s["peer_seconds"]) >= 3
+        if s["form"] == "blocks":
+            assert s["memory"] <= s["threads"] * 4 * losses.BLOCK
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_need_one_block_of_memory_per_thread(threads):
+    from benchmarks import losses
+
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((4096, 500), dtype=np.float32), rng.integers(0, 500, 4096)
+    with measure.threads(threads):
+        beyond = measure.peak_memory(lambda: losses.together(logits, target), lambda both: both[1].nbytes)
+    assert beyond <= threads * 4 * losses.BLOCK
+
+
+def test_the_forms_and_torch_agree():
+    from benchmarks import losses
+
+    rng = np.random.default_rng(0)
+    logits, target = rng.standard_normal((30, 7), dtype=np.float32), rng.integers(0, 7, 30)
+    value, grad = losses.by_torch(logits, target)()
+    for ours in losses.forms(logits, target).values():
+        np.testing.assert_allclose(ours()[0], value.detach(), rtol=1e-5)
+        np.testing.assert_allclose(ours()[1], grad, rtol=1e-4, atol=1e-7)
