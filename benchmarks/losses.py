@@ -23,6 +23,7 @@ NOTES = [
     f"Target: blocks are ahead at each size, and beyond the gradient that they return need at most one block "
     f"({BLOCK * 4 // MIB} MiB) for each thread.",
     "Memory is the peak that NumPy allocated beyond inputs and returned gradient; torch's cannot be seen this way.",
+    "Measure on an idle machine: where threads wait for a core, torch takes hundreds of times as long for a small batch.",
     "The plain form writes every intermediate result, n x k numbers, to memory: that is what blocks avoid.",
 ]
 

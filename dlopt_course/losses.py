@@ -27,7 +27,7 @@ from dlopt_course.core import (
     over_blocks,
 )
 
-# %% ../nbs/01_losses.ipynb #reduce
+# %% ../nbs/01_losses.ipynb #pair-checks
 def _check_pair(reduction, **pair):
     "The checks of every loss that compares two arrays element by element; returns their namespace."
     xp = check_floats(**pair)
@@ -35,7 +35,7 @@ def _check_pair(reduction, **pair):
     check_in("reduction", reduction, ("mean", "sum", "none"))
     return xp
 
-
+# %% ../nbs/01_losses.ipynb #reduce
 def _reduce(losses, reduction, total=None):
     "All losses, their sum, or the sum divided by `total` (default: their number)."
     if reduction == "none":
@@ -127,15 +127,7 @@ def huber_grad(
     grad = _scale(xp.clip(prediction - target, -delta, delta), reduction)
     return check_finite(grad, prediction=prediction, target=target)
 
-# %% ../nbs/01_losses.ipynb #bce
-def _sigmoid_parts(logits):
-    "sigmoid(z), sigmoid(-z) and log(1 + exp(-|z|)) from one exponential that cannot overflow."
-    xp = array_namespace(logits)
-    small = xp.exp(-xp.abs(logits))  # in (0, 1]
-    near, far = 1 / (1 + small), small / (1 + small)
-    return xp.where(logits >= 0, near, far), xp.where(logits >= 0, far, near), xp.log1p(small)
-
-
+# %% ../nbs/01_losses.ipynb #bce-checks
 def _check_binary(logits, target, weight, pos_weight, reduction):
     "The checks of binary cross-entropy; returns the namespace and both weights, 1 where there is none."
     xp = _check_pair(reduction, logits=logits, target=target)
@@ -148,6 +140,14 @@ def _check_binary(logits, target, weight, pos_weight, reduction):
     if on_host(target) and not bool(xp.all((target >= 0) & (target <= 1) | xp.isnan(target))):
         raise ValueError("target must hold probabilities, from 0 to 1")
     return xp, 1 if weight is None else weight, 1 if pos_weight is None else pos_weight
+
+# %% ../nbs/01_losses.ipynb #bce
+def _sigmoid_parts(logits):
+    "sigmoid(z), sigmoid(-z) and log(1 + exp(-|z|)) from one exponential that cannot overflow."
+    xp = array_namespace(logits)
+    small = xp.exp(-xp.abs(logits))  # in (0, 1]
+    near, far = 1 / (1 + small), small / (1 + small)
+    return xp.where(logits >= 0, near, far), xp.where(logits >= 0, far, near), xp.log1p(small)
 
 
 def binary_cross_entropy_with_logits(
@@ -217,7 +217,7 @@ def softmax(
     grown = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
     return grown / xp.sum(grown, axis=axis, keepdims=True)
 
-# %% ../nbs/01_losses.ipynb #ce-targets
+# %% ../nbs/01_losses.ipynb #ce-checks
 def _check_classes(logits, target, weight, label_smoothing, ignore_index, reduction):
     "The checks of cross-entropy; returns the namespace."
     xp = check_floats(logits=logits, **({} if weight is None else {"weight": weight}))
@@ -270,7 +270,7 @@ def _check_probabilities(xp, logits, target, ignore_index):
     if on_host(target) and bool(xp.any(target < 0)):
         raise ValueError(f"target must hold probabilities, 0 or more, got {float(xp.min(target))}")
 
-
+# %% ../nbs/01_losses.ipynb #ce-targets
 def _target_weights(xp, logits, target, weight, label_smoothing, ignore_index):
     "The factors q (n, k) of -log p for indices or probabilities, and the divisor of the mean."
     n, k = logits.shape
@@ -319,7 +319,7 @@ def cross_entropy_grad(
     grad = _scale(xp.sum(q, axis=-1, keepdims=True) * softmax(logits) - q, reduction, total)
     return check_finite(grad, logits=logits, target=target)
 
-# %% ../nbs/01_losses.ipynb #kl
+# %% ../nbs/01_losses.ipynb #kl-checks
 def _check_distributions(log_prediction, target, reduction):
     "The checks of the Kullback-Leibler divergence; returns the namespace."
     xp = _check_pair(reduction, log_prediction=log_prediction, target=target)
@@ -329,7 +329,7 @@ def _check_distributions(log_prediction, target, reduction):
         raise ValueError(f"target must hold probabilities, 0 or more, got {float(xp.min(target))}")
     return xp
 
-
+# %% ../nbs/01_losses.ipynb #kl
 def kl_divergence(
     log_prediction,  # log-probabilities, (n, k): the logarithm of the distribution q that approximates
     target,  # probabilities, (n, k): the distribution p that is approximated
