@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import pkgutil
 from pathlib import Path
 from types import ModuleType
@@ -45,9 +44,7 @@ def measure(name: str, folder: Path = RESULTS, again: bool = False) -> bool:
     now = origin(name, getattr(module, "CODE", ("dlopt_course/*.py",)))
     if not again and is_current(path, now):
         return False
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # a busy machine makes threads wait
     result = now | module.run()
-    result["raw"]["load_average_before"] = busy
     write_atomic(path, json.dumps({key: result[key] for key in KEYS}, indent=1, ensure_ascii=False) + "\n")
     return True
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import compare, duration, peak_memory, threads
+from benchmarks.measure import compare, duration, peak_memory, threads, wait_until_idle
 from dlopt_course.core import num_threads
 from dlopt_course.losses import BLOCK, cross_entropy, cross_entropy_grad, value_and_grad
 
@@ -23,7 +23,7 @@ NOTES = [
     f"Target: blocks are ahead at each size, and beyond the gradient that they return need at most one block "
     f"({BLOCK * 4 // MIB} MiB) for each thread.",
     "Memory is the peak that NumPy allocated beyond inputs and returned gradient; torch's cannot be seen this way.",
-    "Measure on an idle machine: where threads wait for a core, torch takes hundreds of times as long for a small batch.",
+    "Each line was measured when other programs left the processor alone; the share they had is in the raw data.",
     "The plain form writes every intermediate result, n x k numbers, to memory: that is what blocks avoid.",
 ]
 
@@ -53,13 +53,14 @@ def forms(logits: np.ndarray, target: np.ndarray) -> dict:
 
 def row(shape, cores: int, name: str, ours, peer, rounds: int) -> tuple[list, dict]:
     "One line of the table, and its samples."
+    busy = wait_until_idle()
     with threads(cores):
         result = compare(ours, peer, rounds if name == "blocks" else max(3, rounds // 4))
         memory = None if "torch" in name else peak_memory(ours, lambda both: both[1].nbytes)
     low, middle, high = result.quartiles
     cells = ["{} x {}".format(*shape), name, cores, duration(np.median(result.ours)), duration(np.median(result.peer))]
     cells += [f"{middle:.2f}", f"{low:.2f} to {high:.2f}", "" if memory is None else f"{memory / MIB:.2f} MiB"]
-    return cells, {"shape": list(shape), "form": name, "threads": cores, "memory": memory, **result.raw()}
+    return cells, {"shape": list(shape), "form": name, "threads": cores, "memory": memory, "busy": busy, **result.raw()}
 
 
 def run() -> dict:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from itertools import count
 from pathlib import Path
 from statistics import quantiles
-from time import perf_counter
+from time import perf_counter, sleep
 
 import torch
 
@@ -89,6 +89,36 @@ def peak_memory(
         return tracemalloc.get_traced_memory()[1] - before - returned(result)
     finally:
         tracemalloc.stop()
+
+
+def busy_share(seconds: float = 0.5) -> float:
+    "Share of the cores' time that others took while we slept so long; 0 where there is no /proc/stat to ask."
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    before = _ticks(stat)
+    sleep(seconds)
+    idle, total = (b - a for a, b in zip(before, _ticks(stat), strict=True))
+    return 1 - idle / max(total, 1)
+
+
+def _ticks(stat: Path) -> tuple[int, int]:
+    "Idle and all ticks of all cores since the start."
+    ticks = [int(x) for x in stat.read_text(encoding="utf-8").split("\n")[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def wait_until_idle(
+    at_most: int = 60,  # looks, of half a second each
+    allowed: float = 0.1,  # share of the cores' time that others may have
+    look: Callable = busy_share,
+) -> float:  # the share at the last look, for the record
+    "Returns when others leave the cores alone, or at the last look: threads that wait for a core measure the others."
+    shares = (look() for _ in range(at_most))
+    share = next(shares)
+    while share > allowed and (later := next(shares, None)) is not None:
+        share = later
+    return share
 
 
 @contextmanager

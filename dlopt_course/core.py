@@ -289,7 +289,8 @@ def claim_bound(
     if not lower <= value <= upper:
         raise AssertionError(f"{label}: {value:.6g} is outside [{lower:.6g}, {upper:.6g}]")
     chance = "" if error_rate is None else f", fails by chance {error_rate:.0e}"
-    _show(Claim(label, against, "bound", value, math.nan, f"in [{lower:.4g}, {upper:.4g}]{chance}"))
+    allowed = f"≥ {lower:.4g}" if upper == math.inf else f"≤ {upper:.4g}" if lower == -math.inf else None
+    _show(Claim(label, against, "bound", value, math.nan, (allowed or f"in [{lower:.4g}, {upper:.4g}]") + chance))
 
 # %% ../nbs/00_core.ipynb #check-function
 class CheckFailed(AssertionError):

@@ -88,6 +88,21 @@ def test_durations_have_three_digits(seconds, text):
     assert measure.duration(seconds) == text
 
 
+def test_waits_until_others_are_idle():
+    shares = iter([0.9, 0.4, 0.05, 0.9])
+    assert measure.wait_until_idle(look=lambda: next(shares)) == 0.05
+    assert next(shares) == 0.9  # it did not look again
+
+
+def test_does_not_wait_for_ever():
+    shares = iter([0.9, 0.8, 0.7, 0.6])
+    assert measure.wait_until_idle(at_most=3, look=lambda: next(shares)) == 0.7
+
+
+def test_busy_share_is_a_share():
+    assert 0 <= measure.busy_share(0.05) <= 1
+
+
 # Memory and threads
 
 

@@ -91,8 +91,16 @@ def nll(z, y):
     return -scipy.special.log_softmax(z, axis=1)[np.arange(len(y)), y]
 
 
+def naive_nll(z, y):
+    return -np.log(naive_softmax(z)[np.arange(len(y)), y])
+
+
 def onehot(z, y, epsilon=0.0):
     return (1 - epsilon) * np.eye(z.shape[1])[y] + epsilon / z.shape[1]
+
+
+def stingy(z, y, epsilon):
+    return np.where(onehot(z, y) == 1, 1 - epsilon, epsilon / (z.shape[1] - 1))
 
 
 def inside(e, d):
@@ -101,7 +109,7 @@ def inside(e, d):
 
 WRONG = [
     ("losses-logsumexp", naive_lse, "1000: subtract the maximum"),
-    ("losses-logsumexp", one_lse, "inf - inf gave NaN"),
+    ("losses-logsumexp", one_lse, r"\(inf - inf is NaN\)"),
     ("losses-logsumexp", lambda x: np.log(np.sum(np.exp(x - x.max()))), "wrong for ordinary logits"),
     ("losses-logsumexp", lambda x: np.sum(np.exp(x)), "logarithm is missing"),
     ("losses-logsumexp", lambda x: x, "one number"),
@@ -114,14 +122,20 @@ WRONG = [
     ("losses-smoothed", lambda z, y, e: smoothed(z, y, onehot(z, y), len(y)), "not smoothed"),
     ("losses-smoothed", lambda z, y, e: smoothed(z, y, onehot(z, y) + e / 4, len(y)), "sum to 0"),
     ("losses-smoothed", lambda z, y, e: (naive_softmax(z) - onehot(z, y, e)) / len(y), "stable softmax"),
+    ("losses-smoothed", lambda z, y, e: -smoothed(z, y, onehot(z, y, e), len(y)), "sign"),
+    ("losses-smoothed", lambda z, y, e: smoothed(z, y, onehot(z, y, e), z.size), "over the rows"),
+    ("losses-smoothed", lambda z, y, e: smoothed(z, y, stingy(z, y, e), len(y)), "true one too"),
+    ("losses-weighted", lambda z, y, w: np.sum(w[y] * naive_nll(z, y)) / w[y].sum(), "stable log-softmax"),
+    ("losses-weighted", lambda z, y, w: np.mean(w[y] / w.mean() * nll(z, y)), "mean 1"),
     ("losses-weighted", lambda z, y, w: np.mean(w[y] * nll(z, y)), "number of rows"),
     ("losses-weighted", lambda z, y, w: np.sum(w[y] * nll(z, y)) / w.sum(), "all classes"),
     ("losses-weighted", lambda z, y, w: np.mean(nll(z, y)), "no effect"),
-    ("losses-counts", lambda z, y: (np.exp(z) - y * z, y - np.exp(z)), "wrong sign"),
+    ("losses-counts", lambda z, y: (np.exp(z) - y * z, y - np.exp(z)), "log-likelihood"),
     ("losses-counts", lambda z, y: (np.exp(z) - y * z, 1 - y / np.exp(z)), "not by lambda"),
     ("losses-counts", lambda z, y: (z - y * np.log(z), 1 - y / z), r"lambda = exp\(z\)"),
     ("losses-counts", lambda z, y: np.exp(z) - y * z, "return two things"),
-    ("losses-huber", lambda e, d: np.where(inside(e, d), e**2 / 2, d * np.abs(e)), "jumps"),
+    ("losses-huber", lambda e, d: np.where(inside(e, d), e**2 / 2, d * np.abs(e)), "as given"),
+    ("losses-huber", lambda e, d: np.where(inside(e, d), e**2 / 2, d * np.abs(e) - 1), "jumps"),
     ("losses-huber", lambda e, d: np.where(inside(e, d), e**2 / 2, d * (e - d / 2)), "never negative"),
     ("losses-huber", lambda e, d: np.where(inside(e, d), e**2, d * (2 * np.abs(e) - d)), r"e\*\*2 / 2"),
     ("losses-huber", lambda e, d: np.where(inside(e, d), e**2 / 2, np.abs(e) + d**2 / 2 - d), "slope"),

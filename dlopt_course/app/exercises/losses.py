@@ -31,14 +31,20 @@ def logsumexp(answer) -> None:
     expect(not _close(got, np.sum(np.exp(x))), "this is the sum of exponentials; its logarithm is missing")
     expect(_close(got, scipy.special.logsumexp(x)), f"wrong for ordinary logits: for {x.tolist()} got {got:.6g}")
     got = _quietly(answer, x + 1000)
-    expect(np.isfinite(got), "right on average, wrong when a logit is 1000: subtract the maximum first")
+    expect(np.isfinite(got), "right for ordinary logits, wrong when a logit is 1000: subtract the maximum first")
     expect(_close(got, scipy.special.logsumexp(x) + 1000), "the maximum was subtracted, but not added again")
     got = _quietly(answer, x - 1000)
     expect(_close(got, scipy.special.logsumexp(x) - 1000), "wrong when all logits are near -1000")
     got = _quietly(answer, np.array([0.0, -np.inf]))
     expect(_close(got, 0.0), "a term of -inf should add nothing")
     got = _quietly(answer, np.array([-np.inf, -np.inf]))
-    expect(np.isneginf(got), "when all terms are -inf the sum is 0 and the result -inf; here inf - inf gave NaN")
+    expect(np.isneginf(got), f"when all terms are -inf the sum is 0 and the result -inf; got {got} (inf - inf is NaN)")
+
+
+def _rule_out(got, mistakes: dict) -> None:
+    "Known mistakes by the message that names them: none may give what the answer gave."
+    for message, value in mistakes.items():
+        expect(not _close(got, value), message)
 
 
 def bce(answer) -> None:
@@ -47,46 +53,60 @@ def bce(answer) -> None:
     right = F.binary_cross_entropy_with_logits(torch.tensor(z), torch.tensor(y), reduction="none").numpy()
     got = np.asarray(_quietly(answer, z, y))
     expect(got.shape == z.shape, f"one loss for each logit is wanted, shape {z.shape}, got {got.shape}")
-    expect(not _close(got, -right), "the sign is wrong: a loss is *minus* the log-likelihood, never negative")
-    expect(_close(got, right), f"wrong for ordinary logits: got {got.round(4).tolist()}")
-    big, y = np.array([1e5, -1e5, 1e5, -1e5]), np.array([0.0, 1.0, 1.0, 0.0])
-    got = _quietly(answer, big, y)
-    expect(np.all(np.isfinite(got)), "right on average, not finite at a logit of 100000: no exponential may exceed 1")
-    expect(_close(got, [1e5, 1e5, 0, 0]), f"wrong at logits of 100000: got {np.asarray(got).tolist()}")
+    _rule_out(got, {"the sign is wrong: a loss is *minus* the log-likelihood, never negative": -right})
+    wanted = f"for z = {z.tolist()}, y = {y.tolist()} got {got.round(4).tolist()}, should be {right.round(4).tolist()}"
+    expect(_close(got, right), f"wrong for ordinary logits: {wanted}")
+    got = _quietly(answer, np.array([1e5, -1e5, 1e5, -1e5]), np.array([0.0, 1.0, 1.0, 0.0]))
+    expect(np.all(np.isfinite(got)), "right for ordinary logits, not finite at 100000: no exponential may exceed 1")
+    wanted = f"got {np.asarray(got).tolist()}, should be 1e5, 1e5, 0, 0; do not clip"
+    expect(_close(got, [1e5, 1e5, 0, 0]), f"wrong at logits of 100000: {wanted}")
     got = _quietly(answer, np.array([40.0]), np.array([1.0]))
     expect(got[0] > 0, "at z = 40, y = 1 the loss is 4e-18, not 0: use log1p for the logarithm of 1 + something small")
 
 
 def smoothed(answer) -> None:
     "Exercise 3."
-    rng = np.random.default_rng(1)
-    z, y = rng.normal(0, 2, (6, 4)), np.array([0, 1, 2, 3, 1, 1])
-    leaf = torch.tensor(z, requires_grad=True)
-    F.cross_entropy(leaf, torch.tensor(y), label_smoothing=0.2).backward()
-    right = leaf.grad.numpy()
+    z, y = np.random.default_rng(1).normal(0, 2, (6, 4)), np.array([0, 1, 2, 3, 1, 1])
+    p, onehot = scipy.special.softmax(z, axis=1), np.eye(4)[y]
+    right = torch.func.grad(F.cross_entropy)(torch.tensor(z), torch.tensor(y), label_smoothing=0.2).numpy()
     got = np.asarray(_quietly(answer, z, y, 0.2))
-    plain = (scipy.special.softmax(z, axis=1) - np.eye(4)[y]) / 6
     expect(got.shape == z.shape, f"the gradient has the shape of the logits, {z.shape}, got {got.shape}")
-    expect(not _close(got, 6 * right), "this is the gradient of the sum; the mean divides by the number of rows")
-    expect(not _close(got, plain), "the labels are not smoothed: q = (1 - epsilon) onehot + epsilon / k")
+    mistakes = {
+        "this is the gradient of the sum; the mean divides by the number of rows": 6 * right,
+        "divided by the number of elements; the mean is over the rows": right / 4,
+        "the sign is wrong: prediction minus truth": -right,
+        "the labels are not smoothed: q = (1 - epsilon) onehot + epsilon / k": (p - onehot) / 6,
+        "epsilon is spread over all k classes, the true one too": (p - np.where(onehot == 1, 0.8, 0.2 / 3)) / 6,
+    }
+    _rule_out(got, mistakes)
+    _judge_smoothed(got, right, _quietly(answer, z + 1000, y, 0.2))
+
+
+def _judge_smoothed(got, right, far) -> None:
+    "What is left to say of exercise 3 when no known mistake was made; `far` is for logits around 1000."
     expect(_close(got.sum(axis=1), np.zeros(6)), "each row of the gradient should sum to 0; does your q sum to 1?")
     expect(_close(got, right), "not equal to torch's gradient; compare one row by hand")
-    far = _quietly(answer, z + 1000, y, 0.2)
-    expect(_close(far, right, 1e-7), "right on average, wrong when a logit is 1000: use a stable softmax")
+    expect(_close(far, right, 1e-7), "right for ordinary logits, wrong when a logit is 1000: use a stable softmax")
 
 
 def weighted(answer) -> None:
     "Exercise 4."
-    rng = np.random.default_rng(2)
-    z, y, w = rng.normal(0, 2, (8, 3)), np.array([0, 0, 0, 0, 1, 1, 2, 0]), np.array([0.5, 2.0, 5.0])
+    z, y = np.random.default_rng(2).normal(0, 2, (8, 3)), np.array([0, 0, 0, 0, 1, 1, 2, 0])
+    w = np.array([0.5, 2.0, 5.0])
+    losses = F.cross_entropy(torch.tensor(z), torch.tensor(y), reduction="none").numpy()
     right = F.cross_entropy(torch.tensor(z), torch.tensor(y), weight=torch.tensor(w)).item()
     got = _quietly(answer, z, y, w)
     expect(np.ndim(got) == 0, "the mean is one number")
-    total = w[y].sum()
-    expect(not _close(got, right * total / 8), "divided by the number of rows, not by the sum of the weights used")
-    expect(not _close(got, right * total / w.sum()), "divided by the weights of all classes; each *row* counts")
-    expect(not _close(got, F.cross_entropy(torch.tensor(z), torch.tensor(y)).item()), "the weights have no effect")
+    mistakes = {
+        "divided by the number of rows, not by the sum of the weights used": np.mean(w[y] * losses),
+        "divided by the weights of all classes; each *row* counts": np.sum(w[y] * losses) / w.sum(),
+        "weights scaled to mean 1 over the classes; divide by those of the rows": np.mean(w[y] * losses) / w.mean(),
+        "the weights have no effect": losses.mean(),
+    }
+    _rule_out(got, mistakes)
     expect(_close(got, right), f"should be {right:.6f}, got {float(got):.6f}")
+    far = _quietly(answer, z + 1000, y, w)
+    expect(_close(far, right, 1e-7), "right for ordinary logits, wrong when a logit is 1000: use a stable log-softmax")
 
 
 def counts(answer) -> None:
@@ -103,7 +123,7 @@ def counts(answer) -> None:
     expect(
         _close(loss, right) or _close(loss, right + constant), "the loss is not exp(z) - y z (plus log y!, if you like)"
     )
-    expect(not _close(slope, -right_slope), "the slope has the wrong sign: the loss is wanted")
+    expect(not _close(slope, -right_slope), "this is the slope of the log-likelihood; the loss is minus that")
     expect(_close(slope, right_slope), "the loss is right, its slope not: differentiate by z, not by lambda")
 
 
@@ -113,10 +133,12 @@ def huber(answer) -> None:
     right = F.huber_loss(torch.tensor(e), torch.zeros(7, dtype=torch.float64), delta=2.0, reduction="none").numpy()
     got = np.asarray(_quietly(answer, e, 2.0))
     expect(got.shape == e.shape, f"one loss for each error is wanted, shape {e.shape}, got {got.shape}")
-    jump = abs(_quietly(answer, np.array([2.0 + 1e-9]), 2.0)[0] - _quietly(answer, np.array([2.0]), 2.0)[0])
-    expect(jump < 1e-6, f"the loss jumps by {jump:.3g} at |e| = delta: the line must start where the parabola ends")
+    as_given = np.where(np.abs(e) <= 2, e**2 / 2, 2 * np.abs(e))
+    expect(not _close(got, as_given), "still the function as given: plot it, and look at |e| = delta")
     expect(np.all(got >= 0), "a loss of an error is never negative; where is the absolute value?")
     expect(_close(got[2:5], right[2:5]), "the parabola inside delta should be e**2 / 2")
+    jump = abs(_quietly(answer, np.array([2.0 + 1e-9]), 2.0)[0] - _quietly(answer, np.array([2.0]), 2.0)[0])
+    expect(jump < 1e-6, f"the loss jumps by {jump:.3g} at |e| = delta: the line must start where the parabola ends")
     expect(_close(got, right), "the line has the wrong slope: it should continue the parabola's, which is delta there")
 
 
