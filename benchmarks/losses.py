@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import compare, duration, peak_memory, threads, wait_until_idle
 from dlopt_course.core import num_threads
-from dlopt_course.losses import BLOCK, cross_entropy, cross_entropy_grad, value_and_grad
+from dlopt_course.losses import _BLOCK, cross_entropy, cross_entropy_grad, value_and_grad
 
 CODE = ("dlopt_course/losses.py", "dlopt_course/core.py")
 SIZES = {(256, 10): 40, (4096, 1000): 20, (65536, 1000): 7}  # shape of the logits: rounds
@@ -21,7 +21,7 @@ stay in the cache, on all threads. *Plain* is the readable form that the lesson 
 
 NOTES = [
     f"Target: blocks are ahead at each size, and beyond the gradient that they return need at most one block "
-    f"({BLOCK * 4 // MIB} MiB) for each thread.",
+    f"({_BLOCK * 4 // MIB} MiB) for each thread.",
     "Memory is the peak that NumPy allocated beyond inputs and returned gradient; torch's cannot be seen this way.",
     "Each line was measured when other programs left the processor alone; the share they had is in the raw data.",
     "The plain form writes every intermediate result, n x k numbers, to memory: that is what blocks avoid.",

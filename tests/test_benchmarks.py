@@ -277,7 +277,7 @@ def test_losses_records_every_size_form_and_its_memory():
     for s in samples:
         assert len(s["seconds"]) == len(s["peer_seconds"]) >= 3
         if s["form"] == "blocks":
-            assert s["memory"] <= s["threads"] * 4 * losses.BLOCK
+            assert s["memory"] <= s["threads"] * 4 * losses._BLOCK
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -288,7 +288,7 @@ def test_blocks_need_one_block_of_memory_per_thread(threads):
     logits, target = rng.standard_normal((4096, 500), dtype=np.float32), rng.integers(0, 500, 4096)
     with measure.threads(threads):
         beyond = measure.peak_memory(lambda: losses.together(logits, target), lambda both: both[1].nbytes)
-    assert beyond <= threads * 4 * losses.BLOCK
+    assert beyond <= threads * 4 * losses._BLOCK
 
 
 def test_the_forms_and_torch_agree():

@@ -363,7 +363,7 @@ def as_tuple(result):
 @pytest.mark.parametrize("threads", ["1", "2", "5"])
 @pytest.mark.parametrize("block", [1, 12, 40])
 def test_blocks_and_threads_do_not_matter(case, threads, block, monkeypatch):
-    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(losses, "_BLOCK", block)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     agree(case)
     agree(case, reduction="none")
@@ -441,8 +441,8 @@ BAD_PAIRS = [  # for every loss that compares element by element
 ]
 BAD_CLASSES = [
     ((eye, np.array([0, 1, 3])), {}, ValueError, "target must hold classes from 0 to 2, got 3"),
-    ((eye, np.array([0, 1, -1])), {}, ValueError, "target must hold classes from 0 to 2, got -1"),
-    ((eye, np.array([0, 1, -100])), {}, ValueError, "target must hold classes from 0 to 2, got -100"),
+    ((eye, np.array([0, 1, -1])), {}, ValueError, "target must hold classes from 0 to 2, got -1$"),
+    ((eye, np.array([0, 1, -100])), {}, ValueError, "got -100; to leave those out, pass ignore_index=-100$"),
     ((eye, np.array([0, 5, -100])), {"ignore_index": -100}, ValueError, "target must hold classes from 0 to 2, got 5"),
     ((eye, np.full(3, -100)), {"ignore_index": -100}, ValueError, "target must not be all -100"),
     ((eye, np.full(3, 1)), {"ignore_index": 1, "reduction": "sum"}, ValueError, "target must not be all 1"),
@@ -452,7 +452,7 @@ BAD_CLASSES = [
     ((eye, flat.astype("f4")), {}, TypeError, "target must have the dtype of logits"),
     ((eye, -flat), {}, ValueError, "target must hold probabilities, 0 or more, got -0.333"),
     ((eye, flat - eye), {}, ValueError, "target must hold probabilities, 0 or more, got -0.666"),
-    ((eye, flat * np.nan), {}, ValueError, "target must be finite"),
+    ((eye, flat * np.nan), {}, ValueError, "target must hold probabilities, 0 or more, got nan"),
     ((eye, i3 > 0), {}, TypeError, "target must be floating point, got bool"),
     ((eye, [0, 1, 2]), {}, TypeError, "target must be .*, got list"),
     ((eye, torch.asarray([0, 1, 2])), {}, TypeError, "target must be"),
@@ -495,8 +495,10 @@ BAD_BINARY = [
     ((n3, n3), {"pos_weight": np.ones((2, 3))}, ValueError, "pos_weight must"),
     ((n3, n3), {"weight": 2.0}, TypeError, "weight must be an array"),
     ((n3, n3), {"pos_weight": n3.astype("f4")}, TypeError, "pos_weight must have the dtype of logits"),
-    ((n3, n3), {"weight": nan}, ValueError, "weight must be"),
-    ((n3, n3), {"pos_weight": nan}, ValueError, "pos_weight must be"),
+    ((n3, n3), {"weight": nan}, ValueError, "weight must hold finite"),
+    ((n3, n3), {"pos_weight": nan}, ValueError, "pos_weight must hold finite"),
+    ((n3, n3), {"weight": np.array([1, np.inf, 1])}, ValueError, "weight must hold finite numbers, 0 or more, got inf"),
+    ((n3, n3), {"pos_weight": -n3}, ValueError, "pos_weight must hold finite numbers, 0 or more, got -1.0"),
 ]
 BAD_HUBER = [
     ((n3, n3), {"delta": 0}, ValueError, "delta must be greater than 0, got 0"),
@@ -522,7 +524,7 @@ BAD_KL = [
     ((n3, n3), {}, ValueError, r"log_prediction must have shape \(n, k\)"),
     ((-eye, -flat), {}, ValueError, "target must hold probabilities, 0 or more, got -0.333"),
     ((-eye, flat - eye), {}, ValueError, "target must hold probabilities, 0 or more, got -0.666"),
-    ((-eye, flat * np.nan), {}, ValueError, "target must be finite"),
+    ((-eye, flat * np.nan), {}, ValueError, "target must hold probabilities, 0 or more, got nan"),
     ((-eye, flat[:2]), {}, ValueError, "target must have the shape of log_prediction"),
     ((-eye, flat.astype("f4")), {}, TypeError, "target must have the dtype of log_prediction"),
     ((-eye, i3), {}, TypeError, "target must be floating point"),
@@ -573,6 +575,31 @@ def test_bad_input_of_soft_functions(f):
         f(i3)
     with pytest.raises(ValueError, match="x must not be empty"):
         f(n3[:0])
+
+
+def test_a_function_of_the_same_name_is_not_taken_for_a_loss():
+    def mse(prediction, target):
+        return 42.0
+
+    with pytest.raises(ValueError, match="loss must be a loss of this module"):
+        value_and_grad(mse)
+
+
+@pytest.mark.parametrize("f", [cross_entropy, gradient_of(cross_entropy)])
+def test_numpy_scalars_as_options_keep_float32(f):
+    assert f(eye.astype("f4"), i3, label_smoothing=np.float64(0.1)).dtype == np.float32
+    assert value_and_grad(cross_entropy)(eye.astype("f4"), i3, label_smoothing=np.float64(0.1))[1].dtype == np.float32
+    focal = value_and_grad(focal_loss)(n3.astype("f4"), n3.astype("f4"), alpha=np.float64(0.5), gamma=np.float64(2))
+    assert [v.dtype for v in focal] == [np.float32] * 2
+
+
+def test_half_precision_is_averaged_without_overflow():
+    ones = np.ones(100_000, np.float16)
+    assert mse(ones, 0 * ones) == 1
+    half = torch.ones(8, dtype=torch.bfloat16)
+    assert mse(half, 0 * half).dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="prediction must be finite, got nan"):
+        mse(half * torch.nan, half)
 
 
 @pytest.mark.parametrize("bad", [softmax, len, 3, "mse", lambda p, t: p])

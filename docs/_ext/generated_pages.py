@@ -177,7 +177,7 @@ def benchmarks_page(benchmarks: list[dict]) -> str:
 def benchmark(b: dict) -> str:
     """One benchmark: what it is about, its table, its notes and where the numbers come from."""
     versions = ", ".join(f"{name} {version}" for name, version in b["versions"].items())
-    origin = f"`{b['command']}`, {b['date']}, {plain(b['machine'])}; {versions}; commit {b['commit'][:10]}"
+    origin = f"`{b['command']}`, {b['date']}, {plain(b['machine'])}; {versions}; commit {b['commit']}"
     notes = [f"- {note}" for note in b.get("notes", [])]
     rows = [[plain(cell) for cell in row] for row in b["rows"]]
     head = [plain(c) for c in b["columns"]]
