@@ -98,6 +98,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'dlopt_course.losses._check_weight': ('losses.html#_check_weight', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._cross_entropy_both': ( 'losses.html#_cross_entropy_both',
                                                                                   'dlopt_course/losses.py'),
+                                     'dlopt_course.losses._exponentials': ('losses.html#_exponentials', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._focal_both': ('losses.html#_focal_both', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._focal_parts': ('losses.html#_focal_parts', 'dlopt_course/losses.py'),
                                      'dlopt_course.losses._index_block': ('losses.html#_index_block', 'dlopt_course/losses.py'),

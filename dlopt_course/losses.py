@@ -442,23 +442,32 @@ def _row_max(x):
     return reduce(np.maximum, x.T) if x.shape[1] <= 16 else x.max(axis=1)
 
 
+def _exponentials(logits, out):
+    "Fills `out` with exp(logits - top); returns top, the rows' maxima, or 0 where no logit needs a shift."
+    if -8 <= logits.min() and logits.max() <= 8:
+        np.exp(logits, out=out)
+        return 0
+    top = _row_max(logits)
+    np.exp(np.subtract(logits, top[:, None], out=out), out=out)
+    return top
+
+
 def _index_block(logits, target, hit, spread, scale, slopes):
     """Losses of a block of rows; fills `slopes` with scale times their gradient.
 
     hit (rows,): the weight of the true class. spread (rows, k) or None: weights of all classes from label smoothing.
     """
-    flat, true = slopes.reshape(-1), np.arange(0, slopes.size, slopes.shape[1]) + target
-    np.subtract(logits, _row_max(logits)[:, None], out=slopes)
-    losses, mass = -hit * np.where(hit == 0, 0, flat[true]), hit  # 0 * -inf is 0 here
+    true = np.arange(0, slopes.size, slopes.shape[1]) + target
+    top = _exponentials(logits, slopes)
+    losses, mass = -hit * np.where(hit == 0, 0, logits.reshape(-1)[true] - top), hit  # 0 * -inf is 0 here
     if spread is not None:
-        losses -= (spread * np.where(spread == 0, 0, slopes)).sum(axis=1)
+        losses -= (spread * np.where(spread == 0, 0, (logits.T - top).T)).sum(axis=1)
         mass = hit + spread.sum(axis=1)
-    np.exp(slopes, out=slopes)
     total = np.einsum("ij->i", slopes)  # as sum(axis=1), without its cost for each row
     slopes *= (scale * mass / total)[:, None]
     if spread is not None:
         slopes -= scale * spread
-    flat[true] -= scale * hit
+    slopes.reshape(-1)[true] -= scale * hit
     return losses + mass * np.log(total)
 
 

@@ -49,6 +49,8 @@ GOOD = [  # loss, prediction, target, options: what torch says of them is comput
     ("cross_entropy", far_rows, np.array([1, 1]), {}),
     ("cross_entropy", far_rows, np.eye(3)[[1, 1]], {}),
     ("cross_entropy", np.tile(far_rows, 7), np.array([1, 20]), {}),
+    ("cross_entropy", np.array([[0, 1000.0, 5], [1, 2, 3]]), np.array([1, 0]), {}),
+    ("cross_entropy", np.array([[-1000.0, -1001, -1002], [0, 1, 2]]), np.array([0, 1]), {"label_smoothing": 0.2}),
     ("kl_divergence", log_q, shares, {}),
     ("focal_loss", x, labels, {}),
     ("focal_loss", x, labels, {"alpha": None, "gamma": 0.5}),
@@ -132,6 +134,7 @@ def functions(module):
 
 TWO_AXES = "the arrays have two axes: the last is the second"
 UNUSED = "what stands there is multiplied by 0 or not chosen"
+NO_SHIFT = "with the shift or without, the results agree; the bound decides on speed"
 EQUIVALENT = {  # function, planted change: why it changes nothing that anybody could see
     ("cross_entropy", "-1  ->  1"): TWO_AXES,
     ("cross_entropy_grad", "-1  ->  1"): TWO_AXES,
@@ -142,8 +145,8 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("kl_divergence", "-1  ->  1"): TWO_AXES,
     ("cross_entropy", "0.0  ->  1.0  in  xp.where(q == 0, 0.0, log_softmax(logits))"): UNUSED,
     ("_cross_entropy_both", "0.0  ->  1.0  in  xp.where(q == 0, 0.0, xp.log(mass) - shifted)"): UNUSED,
-    ("_index_block", "0  ->  1  in  np.where(hit == 0, 0, flat[true])"): UNUSED,
-    ("_index_block", "0  ->  1  in  np.where(spread == 0, 0, slopes)"): UNUSED,
+    ("_index_block", "0  ->  1  in  np.where(hit == 0, 0, logits.reshape(-1)[true] - top)"): UNUSED,
+    ("_index_block", "0  ->  1  in  np.where(spread == 0, 0, (logits.T - top).T)"): UNUSED,
     ("kl_divergence", "1.0  ->  2.0  in  xp.where(present, target, 1.0)"): UNUSED,
     ("kl_divergence", "0.0  ->  1.0  in  xp.where(present, log_prediction, 0.0)"): UNUSED,
     (
@@ -151,9 +154,13 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
         "0.0  ->  1.0  in  xp.where(present, log_target - xp.where(present, log_prediction, 0.0), 0.0)",
     ): UNUSED,
     ("logsumexp", "0.0  ->  1.0  in  xp.where(xp.isfinite(top), top, 0.0)"): "infinite either way",
+    ("_exponentials", "-8  ->  8"): NO_SHIFT,
+    ("_exponentials", "8  ->  9  in  -8"): NO_SHIFT,
+    ("_exponentials", "8  ->  9  in  logits.max() <= 8"): NO_SHIFT,
     ("_row_max", "16  ->  17  in  x.shape[1] <= 16"): "both ways give the maximum, one is faster",
     ("_row_max", "x.shape[1] <= 16  ->  x.shape[1] >= 16"): "both ways give the maximum, one is faster",
     ("_blocked", "1  ->  2  in  max(1, _BLOCK // k)"): "another size of block, the same result",
+    ("_index_block", "1  ->  2  in  -1  (2)"): "NumPy takes any negative number for the length that is left over",
     ("_index_block", "1  ->  2  in  -1"): "NumPy takes any negative number for the length that is left over",
     ("_row_weights", "False  ->  True  in  copy=False"): "a copy costs time only",
 }
