@@ -17,8 +17,9 @@ ABOUT = """\
 Value and gradient of softmax cross-entropy for float32 logits and class indices. The peer is torch: forward and
 backward, with as many threads. *Blocks* is `value_and_grad(cross_entropy)` on NumPy arrays: one pass over blocks that
 stay in the cache, on all threads. Logits are standard normal; ten times as large, they need a shift by the row's
-maximum first, which costs two more passes (torch always does it). *Plain* is the readable form that the lesson derives, `cross_entropy` and then
-`cross_entropy_grad`, on NumPy arrays and, the same code, on torch tensors. A ratio above 1 means that ours is ahead."""
+maximum first, which costs two more passes (torch always does it). *Plain* is the readable form that the lesson
+derives, `cross_entropy` and then `cross_entropy_grad`, on NumPy arrays and, the same code, on torch tensors. A ratio
+above 1 means that ours is ahead."""
 
 NOTES = [
     f"Target: blocks are ahead at each size, and beyond the gradient that they return need at most one block "

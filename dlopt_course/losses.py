@@ -444,7 +444,7 @@ def _row_max(x):
 
 def _exponentials(logits, out):
     "Fills `out` with exp(logits - top); returns top, the rows' maxima, or 0 where no logit needs a shift."
-    if -8 <= logits.min() and logits.max() <= 8:
+    if logits.min() >= -8 and logits.max() <= 8:
         np.exp(logits, out=out)
         return 0
     top = _row_max(logits)
