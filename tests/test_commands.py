@@ -4,9 +4,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -26,7 +28,7 @@ ENDING = {  # commands that end by themselves, in the order in which a reader wo
     ".venv/bin/dlopt claims --worst 5": r"claims against other libraries and closed forms",
     ".venv/bin/dlopt start my-course": r"written",
 }
-SERVING = {"make site": "_site", "make lab": "JupyterLab"}  # commands that serve pages until Ctrl-C
+SERVING = {"make site": "Optimising and tuning", "make lab": "JupyterLab"}  # serve pages until Ctrl-C
 ELSEWHERE = {
     "make test": "it runs this test",
     "make bench": "it takes minutes; test_benchmarks.py runs its program on a small benchmark",
@@ -51,11 +53,18 @@ def clone(tmp_path_factory) -> Path:
     return folder
 
 
+def free_port() -> int:
+    "A port that nothing listens on."
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def environment(clone: Path) -> dict[str, str]:
     "The clone's package instead of the one that is installed; JupyterLab without a browser."
     config = clone / "_build/jupyter"
     config.mkdir(parents=True, exist_ok=True)
-    allow = "c.ServerApp.allow_root = True\nc.ServerApp.open_browser = False\nc.ServerApp.port = 0\n"
+    allow = f"c.ServerApp.allow_root = True\nc.ServerApp.open_browser = False\nc.ServerApp.port = {free_port()}\n"
     (config / "jupyter_server_config.py").write_text(allow)
     own = {"PYTHONPATH": str(clone), "JUPYTER_CONFIG_DIR": str(config), "COLUMNS": "200", "NO_COLOR": "1"}
     return os.environ | own | {"PYTHONUNBUFFERED": "1"}
@@ -91,8 +100,7 @@ def serving(clone: Path) -> None:
         )
         try:
             address = wait_for_address(process)
-            with urllib.request.urlopen(address, timeout=30) as page:
-                assert title.replace("_site", "Optimising and tuning") in page.read().decode()
+            assert title in ask(address)
         finally:
             os.killpg(process.pid, signal.SIGINT)
             time.sleep(1)
@@ -109,6 +117,17 @@ def wait_for_address(process: subprocess.Popen) -> str:
         if found := re.search(r"http://(127\.0\.0\.1|localhost):\d+\S*", line):
             return found[0]
     raise AssertionError(printed)
+
+
+def ask(address: str) -> str:
+    "The page at a local address; servers print it a moment before they listen."
+    for _ in range(60):
+        try:
+            with urllib.request.urlopen(address, timeout=30) as page:
+                return page.read().decode()
+        except urllib.error.URLError:
+            time.sleep(0.5)
+    raise AssertionError(f"nothing answers at {address}")
 
 
 def test_make_test_runs_the_whole_suite():

@@ -209,7 +209,7 @@ def test_benchmarks_show_their_origin_or_that_there_are_none():
     page = generated_pages.benchmarks_page([result])
     for part in ("## Sums", "Of *numbers*.", "| 1 | a\\|b |", "- One."):
         assert part in page
-    assert "`python sums.py`, 2026-01-02, 2 cores \\| x; numpy 2.4; commit abcdef0123\n" in page
+    assert "`python sums.py`, 2026-01-02, 2 cores \\| x; numpy 2.4; commit abcdef0123456\n" in page
 
 
 # The build
