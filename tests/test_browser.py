@@ -1,21 +1,19 @@
 """Loads every page of the site in a browser, light, dark and on a phone, for what a reader would stumble over."""
 
-import os
-import shutil
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from dlopt_course.app.site import make_server
+from dlopt_course.losses import binary_cross_entropy_with_logits, binary_cross_entropy_with_logits_grad
 
 pytestmark = pytest.mark.site
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MODES = {
     "light": {"viewport": DESKTOP, "color_scheme": "light"},
@@ -68,18 +66,6 @@ SIMPLIFY = """document.querySelectorAll(".highlight pre").forEach((e) => { e.tex
     document.querySelectorAll("mjx-math, mjx-assistive-mml").forEach((e) => { e.replaceChildren(); });"""
 OPEN_ALL = """document.querySelectorAll("details").forEach((e) => { e.open = true; });
     document.getAnimations().forEach((a) => { a.finish(); });"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, or a skip; a failure where the checks must run."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not chromium:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -221,3 +207,15 @@ def test_missing_mathjax_is_found(browser, address):
         page.goto(f"{address}claims.html")
         assert any(r"unrendered equation: \(\max" in fault for fault in look(page))
     assert any("console" in fault for fault in faults)
+
+
+def test_the_figure_on_the_page_shows_the_numbers_of_the_functions(browser, site, address):
+    read = """host => Object.fromEntries([...host.shadowRoot.querySelectorAll("tr[id]")]
+        .map(row => [row.id, [+row.dataset.value, +row.dataset.slope]]))"""
+    with opened(browser, address, "light") as (page, faults):
+        page.goto(address + "01_losses.html")
+        shown = page.locator("loss-explorer").evaluate(read)
+    logit, one = np.zeros(1), np.ones(1)
+    exact = [binary_cross_entropy_with_logits(logit, one), binary_cross_entropy_with_logits_grad(logit, one)[0]]
+    assert shown["bce"] == pytest.approx(exact, rel=1e-9)
+    assert not faults

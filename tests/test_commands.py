@@ -1,5 +1,6 @@
 """Every command of the README does what it says, in a fresh copy of the repository."""
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 from lessons import ROOT
 
+from benchmarks.__main__ import load as benchmark
+from benchmarks.measure import origin
 from dlopt_course.app.ledger import read_ledger, summary
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,12 +30,9 @@ ENDING = {  # commands that end by themselves, in the order in which a reader wo
     ".venv/bin/dlopt run losses": r"01_losses +\d+\.\d +\d+ .*unchanged",
     ".venv/bin/dlopt claims --worst 5": r"claims against other libraries and closed forms",
     ".venv/bin/dlopt start my-course": r"written",
+    "make bench": r"losses: kept, benchmarks/results/losses.json",
 }
 SERVING = {"make site": "Optimising and tuning", "make lab": "JupyterLab"}  # serve pages until Ctrl-C
-ELSEWHERE = {
-    "make test": "it runs this test",
-    "make bench": "it takes minutes; test_benchmarks.py runs its program on a small benchmark",
-}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,9 @@ def clone(tmp_path_factory) -> Path:
     (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
     for stamp in ("course", "dev"):
         (folder / ".venv" / stamp).touch()
+    for result in (folder / "benchmarks/results").glob("*.json"):  # else `make bench` measures for minutes
+        here = origin(result.stem, benchmark(result.stem).CODE)
+        result.write_text(json.dumps(json.loads(result.read_text(encoding="utf-8")) | here), encoding="utf-8")
     return folder
 
 
@@ -71,7 +74,7 @@ def environment(clone: Path) -> dict[str, str]:
 
 
 def test_every_command_of_the_readme_is_run():
-    assert set(COMMANDS) == {*ENDING, *SERVING, *ELSEWHERE}
+    assert set(COMMANDS) == {*ENDING, *SERVING, "make test"}  # the last one runs this test
 
 
 def test_commands_that_end(clone):

@@ -1,20 +1,15 @@
 """The interactive figures in a browser: their numbers against the library, looks, access by keyboard and by touch."""
 
 import itertools
-import os
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
 
 from dlopt_course import losses
 from dlopt_course.app.widgets import HERE, widget
 
-QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", *QUIET]
 THEMES = {  # background and text: Sphinx, JupyterLab and VS Code, light and dark
     "site light": ("#ffffff", "#222832"),
     "site dark": ("#14181e", "#ced6dd"),
@@ -73,17 +68,6 @@ def test_output_is_self_contained(name):
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if not chromium:
-        (pytest.fail if "CI" in os.environ else pytest.skip)("no Chromium: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
