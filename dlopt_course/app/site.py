@@ -117,7 +117,7 @@ def assemble(root: Path, source: Path) -> None:
 
 def run_sphinx(source: Path, doctrees: Path, out: Path) -> None:
     """Build the HTML in a process of its own; any warning is an error."""
-    options = ["-b", "html", "-W", "--keep-going", "-q", "-j", "2", "-d", str(doctrees)]
+    options = ["-b", "html", "-W", "--keep-going", "--no-color", "-q", "-j", "2", "-d", str(doctrees)]
     command = [sys.executable, "-m", "sphinx", *options, str(source), str(out)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
     if done.returncode:
