@@ -364,7 +364,7 @@ def kl_divergence_grad(
 
 # %% ../nbs/01_losses.ipynb #focal
 def _focal_parts(logits, target, alpha, gamma, reduction):
-    "Checks; then sign, balance * (1 - p_t)^gamma, p_t, 1 - p_t and -log p_t, where p_t is the true label's probability."
+    "Checks; then sign, balance * (1 - p_t)^gamma, p_t, 1 - p_t, -log p_t; p_t is the true label's probability."
     xp = _check_pair(reduction, logits=logits, target=target)
     gamma = check_number("gamma", gamma, lambda v: v >= 0, "0 or more")
     if alpha is not None:

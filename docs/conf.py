@@ -63,7 +63,7 @@ suppress_warnings = [
 copybutton_selector = "div.cell_input div.highlight pre, div[class*=highlight-python] pre, div[class*=highlight-sh] pre"
 copybutton_exclude = ".linenos, .gp, .go"
 
-ogp_site_url = os.environ.get("DLOPT_SITE_URL", "")  # where it will be published; links stay relative without it
+ogp_site_url = os.environ.get("SITE_URL", "")  # where it will be published; links stay relative without it
 ogp_social_cards = {"enable": False}
 
 html_theme = "sphinx_book_theme"
