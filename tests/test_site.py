@@ -378,3 +378,8 @@ def test_every_claim_is_in_the_ledger(site):
 def test_serve_answers_on_localhost_only(site):
     with site_module.make_server(site) as server:
         assert server.server_address[0] == "127.0.0.1"
+
+
+def test_the_reference_does_not_take_the_type_of_none_for_a_parameters_type(site):
+    assert "label_smoothing" in (page := (site / "api/losses.html").read_text(encoding="utf-8"))
+    assert "NoneType" not in page

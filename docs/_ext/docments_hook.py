@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from types import NoneType
 
 from fastcore.docments import docments
 
@@ -78,7 +79,7 @@ def parameter(name: str, p: dict) -> list[str]:
 
 
 def type_name(annotation) -> str:
-    """An annotation as it was written."""
-    if annotation in (None, inspect.Parameter.empty):
+    """An annotation as it was written; docments takes the type of a default for one, and that of None says nothing."""
+    if annotation in (None, inspect.Parameter.empty, NoneType):
         return ""
     return annotation.__name__ if type(annotation) is type else str(annotation).removeprefix("typing.")
