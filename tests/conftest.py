@@ -1,7 +1,6 @@
 """What several test files share."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
+
+from dlopt_course.app.doctor import find_browser
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs/_ext"))  # the site's extensions are tested like any other code
@@ -21,7 +22,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", *QUIET]
 @pytest.fixture(scope="module")  # Playwright keeps an event loop, which must not outlive the file that needs it
 def browser():
     """Chromium, or a skip; a failure where the checks must run."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_browser()
     if not chromium:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:

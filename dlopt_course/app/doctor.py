@@ -8,7 +8,6 @@ import sysconfig
 import tomllib
 import warnings
 from collections.abc import Iterator
-from configparser import Error as SettingsFileError
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -277,7 +276,7 @@ def load_settings(folder: Path) -> tuple[object | None, Finding]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             s = settings(folder)
-    except (ValueError, SettingsFileError) as e:
+    except ValueError as e:
         return None, Finding("settings", "not valid", expected, FAIL, str(e))
     except Exception as e:  # they are resolved with PyTorch's help, which may be broken
         return None, Finding("settings", f"cannot be read: {e}", expected, FAIL, "Put right the packages above first.")
@@ -285,7 +284,12 @@ def load_settings(folder: Path) -> tuple[object | None, Finding]:
     return s, Finding("settings", f"{found}, data in {s.data_folder}", expected, OK)
 
 
+def find_browser() -> str | None:
+    """The path of the browser in which the site is tested, None where there is none."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
 def browser_finding() -> Finding:
     """The browser in which the site is tested; learners need none."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    found = find_browser()
     return Finding("browser", found or "none", "for the site's tests", OK if found else WARN)

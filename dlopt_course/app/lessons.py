@@ -38,7 +38,7 @@ def find_lessons(names: Iterable[str] = ()) -> list[Path]:
 
     Raises ValueError for a name that no lesson has, and FileNotFoundError where there are no lessons at all.
     """
-    lessons = sorted((p for p in lessons_folder().glob("*.ipynb") if _is_lesson(p.stem)), key=_reading_order)
+    lessons = lessons_in(lessons_folder())
     if not lessons:
         raise FileNotFoundError(f"no lessons in {lessons_folder()}: install the package again")
     if not (wanted := [str(name) for name in names]):
@@ -48,6 +48,11 @@ def find_lessons(names: Iterable[str] = ()) -> list[Path]:
         if not any(_plain(name) in answers for answers in known.values()):
             raise ValueError(f"no lesson is called {name!r}; there are {', '.join(p.stem for p in lessons)}")
     return [p for p, answers in known.items() if answers & {_plain(name) for name in wanted}]
+
+
+def lessons_in(folder: Path) -> list[Path]:
+    """All lessons of a folder in reading order."""
+    return sorted((p for p in folder.glob("*.ipynb") if _is_lesson(p.stem)), key=_reading_order)
 
 
 def _is_lesson(stem: str) -> bool:

@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from importlib.metadata import requires, version
+from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from packaging.requirements import Requirement
 
+from dlopt_course.app.doctor import requirements
 from dlopt_course.app.ledger import claims_of, counted
 from dlopt_course.app.progress import Progress
 from dlopt_course.core import Settings, num_threads, settings, write_atomic
@@ -45,24 +45,23 @@ class Outcome:
         return max((c["max_rel"] for c in self.claims if counted(c) and c["max_rel"] is not None), default=0.0)
 
 
-def lesson_key(notebook: nbformat.NotebookNode, course: Settings) -> str:
-    "Changes when the lesson's code cells, the package's code, the settings, the device or the versions do."
+def surroundings(course: Settings) -> dict:
+    "What the results of every lesson depend on: the package's code, the settings, the device, the versions."
     code = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("app/exercises/*.py"), *PACKAGE.glob("app/widgets/*")])
-    parts = {
-        "cells": [(c.id, c.source, c.metadata.get("tags")) for c in notebook.cells if c.cell_type == "code"],
+    names = sorted(r.name for r in requirements()[1])
+    return {
         "package": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in code if f.is_file()},
         "settings": {k: str(v) for k, v in asdict(course).items()},
-        "versions": tested_versions(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "device": device_name(course.device),
     }
+
+
+def lesson_key(notebook: nbformat.NotebookNode, around: dict) -> str:
+    "Changes when the lesson's code cells or its surroundings do."
+    cells = [(c.id, c.source, c.metadata.get("tags")) for c in notebook.cells if c.cell_type == "code"]
+    parts = around | {"cells": cells}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def tested_versions() -> dict[str, str]:
-    "Versions of Python and of the packages that the lessons run on."
-    needed = [Requirement(r) for r in requires("dlopt_course") or []]
-    names = sorted(r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""}))
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
 def device_name(device: str) -> str:
@@ -100,6 +99,7 @@ class Runner:
 
     def __init__(self, out: Path, course: Settings, progress: Progress):
         self.out, self.course, self.progress = out, course, progress
+        self.around = surroundings(course)
         self.clients: dict[str, NotebookClient] = {}
         self.at: dict[str, nbformat.NotebookNode] = {}  # the cell that each lesson is at
         self.stopped = threading.Event()
@@ -107,7 +107,7 @@ class Runner:
     def lesson(self, path: Path, threads: int) -> Outcome:
         "Execute one lesson, or reuse what is there; write the executed notebook only when it is complete."
         notebook = nbformat.read(path, 4)
-        key = lesson_key(notebook, self.course)
+        key = lesson_key(notebook, self.around)
         if done := reuse(notebook, self.out / path.name, key):
             self.save(path, done)
             return Outcome(path.stem, done.metadata["dlopt"]["seconds"], True, claims_of(path.stem, done))
@@ -115,8 +115,8 @@ class Runner:
         if error := self.execute(path, notebook, threads):
             return Outcome(path.stem, time.perf_counter() - start, error=error)
         seconds = round(time.perf_counter() - start, 2)
-        device, today = device_name(self.course.device), date.today().isoformat()
-        notebook.metadata["dlopt"] = {"key": key, "seconds": seconds, "device": device, "date": today}
+        made = {"device": self.around["device"], "date": date.today().isoformat()}
+        notebook.metadata["dlopt"] = {"key": key, "seconds": seconds} | made
         self.save(path, notebook)
         return Outcome(path.stem, seconds, claims=claims_of(path.stem, notebook))
 

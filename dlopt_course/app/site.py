@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
-from dlopt_course.app.lessons import package
+from dlopt_course.app.doctor import installed_version
+from dlopt_course.app.lessons import lessons_in, package
 
 TOOLS = ["sphinx", "myst-nb", "sphinx-book-theme", "sphinx-codeautolink", "sphinx-copybutton", "sphinx-design"]
 TOOLS += ["sphinx-mathjax-offline", "sphinxext-opengraph", "fastcore"]
@@ -50,7 +51,7 @@ def check_sources(root: Path) -> None:
         raise FileNotFoundError(
             f"no docs/conf.py in {root}: the site is built from a checkout, not from an installed wheel"
         )
-    if missing := [tool for tool in TOOLS if not installed(tool)]:
+    if missing := [tool for tool in TOOLS if installed_version(tool) is None]:
         raise FileNotFoundError(f"{', '.join(missing)} not installed: pip install 'dlopt_course[site]'")
     if not (root / "nbs/index.ipynb").is_file():
         raise FileNotFoundError(f"no nbs/index.ipynb in {root}: it is the front page")
@@ -60,17 +61,9 @@ def check_sources(root: Path) -> None:
         raise FileNotFoundError("no _build/claims.json. Run `dlopt run` first: it collects the claims")
 
 
-def installed(tool: str) -> bool:
-    """Whether a package is there."""
-    try:
-        return bool(version(tool))
-    except PackageNotFoundError:
-        return False
-
-
 def sources(root: Path) -> list[Path]:
     """The notebooks that make pages: the front page and the lessons."""
-    return sorted([*root.glob("nbs/index.ipynb"), *root.glob("nbs/[0-9]*_*.ipynb")])
+    return lessons_in(root / "nbs")
 
 
 def executed(root: Path, notebook: Path) -> Path:
