@@ -1,4 +1,4 @@
-"""Every solution passes its check, every stub fails it, and likely wrong answers (wrong_*.py) are told what is wrong."""
+"""Every solution passes its check, every stub fails it; likely wrong answers (wrong_*.py) are told what is wrong."""
 
 import re
 from importlib import import_module

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from axe_playwright_python.sync_playwright import Axe
 
 from dlopt_course import losses
@@ -98,6 +99,9 @@ def number(text):
     return float(text.replace("−", "-"))
 
 
+# ---------------------------------------------------------------- losses
+
+
 def check_numbers(host, expected):
     """The rows hold exactly these losses: unrounded to 1e-9, as shown to four digits."""
     rows = host.evaluate(READ)
@@ -174,24 +178,6 @@ def test_two_on_one_page_are_independent(show):
     check_numbers(hosts.nth(1), regression(2.0, 1))
 
 
-def test_shown_by_jupyter(show):
-    """Jupyter inserts the HTML first and then runs a copy of the script; cells are moved, and run again."""
-    page = show()
-    insert = """html => {
-        const output = document.querySelector("main").appendChild(document.createElement("div"));
-        output.innerHTML = html;
-        for (const old of output.querySelectorAll("script")) {
-            old.replaceWith(Object.assign(document.createElement("script"), { text: old.textContent }));
-        }
-        document.querySelector("main").prepend(output);
-    }"""
-    for _ in range(2):
-        page.evaluate(insert, widget("loss-explorer", prediction=-2).data)
-    for host in page.locator("loss-explorer").all():
-        check_numbers(host, regression(-2.0, 1))
-        assert host.get_by_role("table").count() == 1
-
-
 def test_keyboard(show):
     page = show(widget("loss-explorer", prediction=0.5))
     page.evaluate("document.addEventListener('keydown', event => console.error('the page saw ' + event.key))")
@@ -226,21 +212,271 @@ def test_dragging_in_a_plot_moves_the_slider(show):
     assert dots.first.bounding_box()["x"] + 4.5 == pytest.approx(frame["x"] + frame["width"], abs=1)
 
 
-def test_changes_are_announced(show):
-    host = show(widget("loss-explorer")).locator("loss-explorer")
+# ---------------------------------------------------------------- descent
+
+FORMS = ["heavy ball", "Nesterov"]
+EXPLORE = """(host, settings) => settings.map(setting => {
+    const find = query => host.shadowRoot.querySelector(query);
+    for (const name of ["eta", "beta", "kappa"]) find(`[name=${name}]`).value = setting[name];
+    find(`[value="${setting.form}"]`).checked = true;
+    find("[name=eta]").dispatchEvent(new Event("input", { bubbles: true }));
+    const pictures = [...host.shadowRoot.querySelectorAll(".plot")].map(plot => plot.innerHTML).join();
+    return [(READ)(host), pictures];
+})""".replace("READ", READ)
+
+
+def explore(host, settings):
+    """The rows of the table and the pictures' SVG at each of the settings (eta, beta, kappa, form)."""
+    return host.evaluate(EXPLORE, [dict(zip(["eta", "beta", "kappa", "form"], s, strict=True)) for s in settings])
+
+
+def steps(eta, beta, kappa, form):
+    """What a step does to (theta, b), along x and along y: two matrices."""
+    curvature = np.array([1 / kappa, 1.0])
+    g, b = np.array([[1.0, 0.0]]) * curvature[:, None], np.array([[0.0, 1.0]])
+    new = beta * b + g
+    direction = g + beta * new if form == "Nesterov" else new
+    return np.stack([np.array([1.0, 0.0]) - eta * direction, new], axis=1)
+
+
+def simulated(matrices, count=4000):
+    """The rates of paths, each with two matrices: the slope of log distance over the later half."""
+    state, scale, heights = np.zeros((len(matrices), 2, 2)), np.zeros(len(matrices)), []
+    state[:, :, 0] = [-3.0, 1.0]
+    for _ in range(count):
+        state = np.einsum("ndij,ndj->ndi", matrices, state)
+        size = np.linalg.norm(state, axis=(1, 2))
+        state, scale = state / size[:, None, None], scale + np.log(size)
+        heights.append(scale + np.log(np.linalg.norm(state[:, :, 0], axis=1)))
+    return np.exp(np.polyfit(np.arange(count // 2), np.array(heights)[count // 2 :], 1)[0])
+
+
+def word(roots):
+    """What roots do, by the largest of them."""
+    rate = np.abs(roots).max()
+    if rate == pytest.approx(1, abs=1e-9):
+        return "never arrives"
+    largest = roots[np.abs(roots) > rate - 1e-9]
+    rings = np.any((np.abs(largest.imag) > 1e-9) | (largest.real < 0))
+    return "diverges" if rate > 1 else "rings" if rings else "converges"
+
+
+GRID = list(itertools.product([0.01, 0.5, 1.3, 1.85, 2.15, 2.75, 4], [0, 0.1, 0.45, 0.9, 0.99], [1, 3, 25, 100], FORMS))
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """The matrices of the grid and their roots, each by setting and direction."""
+    matrices = np.array([steps(*setting) for setting in GRID])
+    return matrices, np.linalg.eigvals(matrices)
+
+
+def test_rates_equal_numpy(show, grid):
+    matrices, roots = grid
+    rates = np.abs(roots).max(axis=2)
+    gap = np.abs(roots[..., 0] - roots[..., 1]).min(axis=1)  # between the roots of a direction
+    found = explore(show(widget("descent-explorer")).locator("descent-explorer"), GRID)
+    for (rows, _), rate, path, apart, setting in zip(found, rates, simulated(matrices), gap, GRID, strict=True):
+        exact = {name: float(cells[0]) for name, cells in rows.items()}
+        assert [exact["x"], exact["y"]] == pytest.approx(rate, abs=1e-7), setting
+        assert exact["predicted"] == max(exact["x"], exact["y"])
+        assert exact["measured"] == pytest.approx(path, rel=1e-5), setting
+        assert exact["measured"] == pytest.approx(max(rate), rel=5e-4 if apart > 0.05 else 0.01), setting
+        assert all(float(cells[1]) == pytest.approx(exact[name], abs=5.1e-5) for name, cells in rows.items())
+
+
+def test_outcomes(show, grid):
+    host = show(widget("descent-explorer")).locator("descent-explorer")
+    for (rows, _), roots, setting in zip(explore(host, GRID), grid[1], GRID, strict=True):
+        expected = [word(roots[0]), word(roots[1]), word(roots.ravel())]
+        assert [rows[name][2] for name in ("x", "y", "predicted")] == expected, setting
+    special = {
+        (0, 0, 25, "heavy ball"): "never arrives",
+        (2, 0, 25, "heavy ball"): "never arrives",
+        (3, 0.5, 25, "heavy ball"): "never arrives",
+        (1, 0, 1, "heavy ball"): "converges",  # both roots are 0
+        (0.5, 0.9, 25, "Nesterov"): "rings",
+        (0.25, 0.25, 1, "heavy ball"): "converges",  # a double root
+        (2.25, 0.25, 1, "heavy ball"): "rings",  # a negative double root
+    }
+    assert [rows["predicted"][2] for rows, _ in explore(host, special)] == list(special.values())
+
+
+def test_path_of_no_length_left(show):
+    """From the start into the minimum in one step: there is no distance to take a logarithm of."""
+    [(rows, _)] = explore(show(widget("descent-explorer")).locator("descent-explorer"), [(1, 0, 1, "heavy ball")])
+    assert [float(rows[name][0]) for name in ("predicted", "measured")] == [0, 0]
+
+
+def pytorch_path(eta, beta, kappa, form, count):
+    """The first steps of torch.optim.SGD from the figure's start."""
+    theta, curvature = torch.tensor([[-3.0, 1.0], [1 / kappa, 1.0]], dtype=torch.float64)
+    optimizer, path = torch.optim.SGD([theta], lr=eta, momentum=beta, nesterov=form == "Nesterov"), [theta.tolist()]
+    for _ in range(count):
+        theta.grad = curvature * theta
+        optimizer.step()
+        path.append(theta.tolist())
+    return np.array(path)
+
+
+@pytest.mark.parametrize("setting", [(1.9, 0.3, 25, "heavy ball"), (1.2, 0.9, 10, "Nesterov"), (2.5, 0.7, 2, FORMS[0])])
+def test_path_equals_pytorch(show, setting):
+    """The dots in the picture, in its own units."""
+    host = show(widget("descent-explorer", **dict(zip(["eta", "beta", "kappa", "form"], setting, strict=True))))
+    centres = "all => all.map(dot => [dot.cx.baseVal.value, dot.cy.baseVal.value])"
+    dots = host.locator("circle").evaluate_all(centres)
+    path = pytorch_path(*setting, 80)
+    unit = 152 / 4  # pixels per 1, the same along x and y
+    np.testing.assert_allclose(np.array(dots), [171, 102] + path * [1, -1] * [274 / 7.21, unit], atol=1e-4)
+    assert unit == pytest.approx(274 / 7.21, rel=1e-3)
+
+
+def test_nothing_is_drawn_outside_the_frame(show):
+    """A path that diverges, and numbers from the largest to none at all."""
+    page = show(widget("descent-explorer", eta=0))
+    host = page.locator("descent-explorer")
+
+    def around():
+        """What is seen above, to the right of and below the frames."""
+        shots = []
+        for box in (frame.bounding_box() for frame in host.locator(".frame").all()):
+            right, below = box["x"] + box["width"] + 2, box["y"] + box["height"] + 2
+            beside = {"x": right, "y": box["y"] - 20, "width": 10, "height": box["height"] + 40}
+            under, over = ({"x": box["x"], "y": y, "width": box["width"], "height": 4} for y in (below, box["y"] - 6))
+            shots += [page.screenshot(clip=clip) for clip in (beside, under, over)]
+        return shots
+
+    before = around()
+    extremes = list(itertools.product([0, 0.01, 1, 2.1, 4], [0, 0.5, 0.99], [1, 100], FORMS))
+    for (_, pictures), setting in zip(explore(host, extremes), extremes, strict=True):
+        assert not any(bad in pictures for bad in ("NaN", "Infinity", "undefined", "e+")), setting
+    for setting in [(2.1, 0, 25, "heavy ball"), (4, 0.99, 100, "Nesterov")]:
+        explore(host, [setting])
+        assert around() == before
+
+
+def test_best_settings(show):
+    """The buttons go to the settings of the text, as near as the sliders' steps allow."""
+    host = show(widget("descent-explorer", eta=0.3, beta=0.6, form="Nesterov")).locator("descent-explorer")
+    for kappa in (1, 2, 10, 25, 60, 100):
+        host.get_by_role("slider", name="Condition number κ").fill(str(kappa))
+        root = np.sqrt(kappa)
+        without, with_momentum = (kappa - 1) / (kappa + 1), (root - 1) / (root + 1)
+        for button, name, eta, beta, rate in [
+            ("Best without momentum", "plain", 2 / (1 + 1 / kappa), 0, without),
+            ("Best with momentum", "momentum", (2 / (1 + 1 / root)) ** 2, with_momentum**2, with_momentum),
+        ]:
+            text = host.locator(f"#{name}").text_content()
+            assert f"= {eta:.3f}" in text.replace("\N{NO-BREAK SPACE}", " ")
+            assert text.endswith(f"{rate:.4f}")
+            host.get_by_role("button", name=button).click()
+            assert float(host.get_by_role("slider", name="η").input_value()) == pytest.approx(eta, abs=0.0051)
+            assert float(host.get_by_role("slider", name="β").input_value()) == pytest.approx(beta, abs=0.015)
+            assert host.get_by_role("radio", name="heavy ball").is_checked()
+            assert rate - 1e-9 <= float(host.evaluate(READ)["predicted"][0]) <= rate + 0.01
+
+
+@pytest.mark.parametrize(("form", "beta"), list(itertools.product(FORMS, [0, 0.5, 0.9])))
+def test_edge_of_stability(show, form, beta):
+    """The path converges a step of the slider below the edge and diverges one above it."""
+    host = show(widget("descent-explorer", beta=beta, form=form)).locator("descent-explorer")
+    edge = float(host.locator("#edge").text_content().split("= ")[2].split(":")[0])
+    near = explore(host, [(edge - 0.01, beta, 25, form), (edge + 0.01, beta, 25, form)])
+    assert [float(rows["y"][0]) < 1 for rows, _ in near] == [True, False]
+    at = host.get_by_role("slider", name="η").evaluate("input => +input.style.getPropertyValue('--edge')")
+    assert at == pytest.approx(edge / 4, abs=0.0013)
+
+
+def test_descent_attributes(show):
+    page = show(
+        widget("descent-explorer", eta=0.5, beta=0.25, kappa=7, form="Nesterov"),
+        widget("descent-explorer", eta="nonsense", kappa=1e9, form="nonsense"),
+    )
+    hosts = page.locator("descent-explorer")
+    for host, setting in zip(hosts.all(), [(0.5, 0.25, 7, "Nesterov"), (2, 0, 100, "heavy ball")], strict=True):
+        rates = np.abs(np.linalg.eigvals(steps(*setting))).max(axis=1)
+        assert [float(host.evaluate(READ)[name][0]) for name in "xy"] == pytest.approx(rates, abs=1e-7)
+
+
+def test_two_paths_on_one_page_are_independent(show):
+    hosts = show(widget("descent-explorer", eta=1), widget("descent-explorer", eta=1.5)).locator("descent-explorer")
+    before = hosts.nth(1).evaluate(READ)
+    hosts.nth(0).get_by_role("slider", name="η").fill("0.5")
+    hosts.nth(0).get_by_role("radio", name="Nesterov").check()
+    assert hosts.nth(1).evaluate(READ) == before
+    assert hosts.nth(1).get_by_role("radio", name="heavy ball").is_checked()
+    hosts.nth(1).get_by_role("button", name="Best with momentum").click()
+    assert float(hosts.nth(0).evaluate(READ)["y"][0]) == pytest.approx(0.5)
+
+
+def test_descent_by_keyboard(show):
+    page = show(widget("descent-explorer", eta=1.4, beta=0))
+    page.evaluate("document.addEventListener('keydown', event => console.error('the page saw ' + event.key))")
+    host = page.locator("descent-explorer")
+    host.get_by_role("slider", name="η").focus()
+    page.keyboard.press("ArrowRight")
+    assert float(host.evaluate(READ)["y"][0]) == pytest.approx(0.41)
+    page.keyboard.press("End")
+    assert float(host.evaluate(READ)["y"][0]) == pytest.approx(3)
+    for _ in range(3):
+        page.keyboard.press("Tab")  # momentum, condition number, form
+    page.keyboard.press("ArrowRight")
+    assert host.get_by_role("radio", name="Nesterov").is_checked()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # best without momentum
+    assert float(host.evaluate(READ)["predicted"][0]) == pytest.approx(24 / 26, abs=1e-3)
+
+
+# ---------------------------------------------------------------- all figures
+
+EXAMPLES = {  # a setting of each figure, and a slider to move
+    "loss-explorer": ({"prediction": -2, "delta": 0.5}, "Prediction"),
+    "descent-explorer": ({"eta": 1.5, "beta": 0.5, "form": "Nesterov"}, "Learning rate η"),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_shown_by_jupyter(show, name):
+    """Jupyter inserts the HTML first and then runs a copy of the script; cells are moved, and run again."""
+    example = widget(name, **EXAMPLES[name][0])
+    expected = show(example).locator(name).evaluate(READ)
+    page = show()
+    insert = """html => {
+        const output = document.querySelector("main").appendChild(document.createElement("div"));
+        output.innerHTML = html;
+        for (const old of output.querySelectorAll("script")) {
+            old.replaceWith(Object.assign(document.createElement("script"), { text: old.textContent }));
+        }
+        document.querySelector("main").prepend(output);
+    }"""
+    for _ in range(2):
+        page.evaluate(insert, example.data)
+    assert page.locator(name).count() == 2
+    for host in page.locator(name).all():
+        assert host.evaluate(READ) == expected
+        assert host.get_by_role("table").count() == 1
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_changes_are_announced(show, name):
+    options, slider = EXAMPLES[name]
+    host = show(widget(name, **options)).locator(name)
     assert host.locator("tbody:visible").get_attribute("aria-live") == "polite"
     host.locator("tbody:visible").evaluate("body => { body.before = [...body.rows] }")
-    host.get_by_role("slider", name="Prediction").fill("2")
+    before = host.evaluate(READ)
+    host.get_by_role("slider", name=slider).fill("2")
+    assert host.evaluate(READ) != before
     kept = "body => body.before.every((row, i) => row === body.rows[i])"  # a new row would be read out as an addition
     assert host.locator("tbody:visible").evaluate(kept)
 
 
-BOTH = [widget("loss-explorer"), widget("loss-explorer", task="classification")]
+LOSSES = [widget("loss-explorer"), widget("loss-explorer", task="classification")]
+PATHS = [widget("descent-explorer"), widget("descent-explorer", eta=2, beta=0.5, kappa=2, form="Nesterov")]
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_accessible(show, theme):
-    found = Axe().run(show(*BOTH, theme=theme)).response["violations"]
+    found = Axe().run(show(*LOSSES, *PATHS, theme=theme)).response["violations"]
     assert [(f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")] == []
 
 
@@ -250,12 +486,13 @@ def luminance(rgb):
     return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
+@pytest.mark.parametrize(("figure", "count"), [(LOSSES[1], 4), (PATHS[0], 2)])
 @pytest.mark.parametrize("theme", THEMES)
-def test_accents_stand_out(show, theme):
+def test_accents_stand_out(show, theme, figure, count):
     """Axe does not look at text in pictures."""
-    page = show(BOTH[1], theme=theme)
+    page = show(figure, theme=theme)
     accents = page.locator("g.accent:visible").evaluate_all("all => all.map(g => getComputedStyle(g).color)")
-    assert len(set(accents)) == 4
+    assert len(set(accents)) == count
     background = luminance(page.evaluate(RGB, THEMES[theme][0]))
     for accent in accents:
         dark, light = sorted([background, luminance(page.evaluate(RGB, accent))])
@@ -264,7 +501,8 @@ def test_accents_stand_out(show, theme):
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1600])
 def test_nothing_overflows(show, width):
-    page = show(*BOTH, widget("loss-explorer", task="classification", logit=8, gamma=5), width=width)
+    wide = widget("loss-explorer", task="classification", logit=8, gamma=5)
+    page = show(*LOSSES, *PATHS, wide, widget("descent-explorer", eta=0, beta=0.99), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     fits = "cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)"
     assert page.locator("table :is(td, th):visible").evaluate_all(fits)

@@ -32,10 +32,10 @@ const spread = (heights, line, last) => {
 };
 
 // The coordinates of a picture, 320 x 216. The names of the curves stand at `side`, "left" or "right", preferably that
-// where the curves end apart; the numbers of y are opposite.
+// where the curves end apart; the numbers of y are opposite. On the side "none", the frame has the place of the names.
 class Plot {
   constructor({ x, y, side = "right" }) {
-    const [left, right] = side === "right" ? [34, 270] : [50, 282];
+    const [left, right] = { right: [34, 270], left: [50, 282], none: [34, 308] }[side];
     Object.assign(this, { x, y, side, left, right, top: 26, bottom: 178 });
   }
 
@@ -86,8 +86,20 @@ class Plot {
   // The line of f, broken where it jumps.
   trace(f, jump) {
     const samples = Array.from({ length: 321 }, (_, i) => this.x.min + ((this.x.max - this.x.min) * i) / 320);
-    const point = (v, i) => `${i && samples[i - 1] !== jump ? "L" : "M"}${this.across(v)} ${this.up(f(v))}`;
-    return samples.map((v, i) => (v === jump ? "" : point(v, i))).join("");
+    return this.line(samples.map((v) => v !== jump && [v, f(v)]));
+  }
+
+  // The line through points, broken where there is none.
+  line(points) {
+    const point = ([x, y], i) => `${points[i - 1] ? "L" : "M"}${this.across(x)} ${this.up(y)}`;
+    return points.map((xy, i) => (xy ? point(xy, i) : "")).join("");
+  }
+
+  // A part of the picture that is cut off at the frame.
+  inside(...marks) {
+    const [width, height] = [this.right - this.left, this.bottom - this.top];
+    const place = { x: this.left, y: this.top, width, height, viewBox: `${this.left} ${this.top} ${width} ${height}` };
+    return svg("svg", place, ...marks);
   }
 
   tangent(v, height, slope) {
@@ -115,6 +127,13 @@ class Figure extends HTMLElement {
     return Object.fromEntries(inputs.map((input) => [input.name, input.type === "range" ? +input.value : input.value]));
   }
 
+  // Moves a slider as a hand would.
+  set(name, value) {
+    const slider = this.shadowRoot.querySelector(`[name=${name}]`);
+    slider.value = value;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
   slider(name, title, { min, max, step, value }) {
     const input = html("input", { type: "range", name, min, max, step, value: this.getAttribute(name) ?? value });
     const now = html("span", { class: "number", "aria-hidden": "true" }); // the slider itself says its value
@@ -132,16 +151,20 @@ class Figure extends HTMLElement {
     return html("div", group, html("span", {}, title), ...labels);
   }
 
-  // A picture for a plot, on which one may drag too: it moves the slider of that name.
-  picture(name, description) {
-    const picture = svg("svg", { class: "plot", viewBox: "0 0 320 216", role: "img", "aria-label": description });
+  picture(description) {
+    return svg("svg", { class: "plot", viewBox: "0 0 320 216", role: "img", "aria-label": description });
+  }
+
+  // A picture on which one may drag too: it moves the slider of that name.
+  handle(name, description) {
+    const picture = this.picture(description);
     const drag = (event) => {
       if (!event.buttons) return;
-      const slider = this.shadowRoot.querySelector(`[name=${name}]`);
+      const { min, max } = this.shadowRoot.querySelector(`[name=${name}]`);
       const { left, width } = picture.querySelector(".frame").getBoundingClientRect();
-      slider.value = +slider.min + ((event.clientX - left) / width) * (slider.max - slider.min);
-      slider.dispatchEvent(new Event("input", { bubbles: true }));
+      this.set(name, +min + ((event.clientX - left) / width) * (max - min));
     };
+    picture.classList.add("handle");
     picture.addEventListener("pointerdown", (event) => picture.setPointerCapture(event.pointerId));
     for (const type of ["pointerdown", "pointermove"]) picture.addEventListener(type, drag);
     return picture;

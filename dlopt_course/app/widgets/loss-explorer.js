@@ -82,7 +82,7 @@ class LossExplorer extends Figure {
 
   panel(task, controls) {
     const { by, losses } = TASKS[task];
-    const pictures = ["Losses", "Slopes"].map((what) => this.picture(by, `${what} by ${by}, as numbers in the table`));
+    const pictures = ["Losses", "Slopes"].map((what) => this.handle(by, `${what} by ${by}, as numbers in the table`));
     const parts = [html("div", { class: "controls" }, ...controls), html("div", { class: "plots" }, ...pictures)];
     return html("div", { id: task }, ...parts, this.table(losses));
   }
