@@ -7,11 +7,13 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter, sleep
@@ -40,6 +42,11 @@ class Comparison:
         "First quartile, median and third quartile of the ratios."
         return tuple(quantiles(self.ratios, n=4, method="inclusive")) if len(self.ours) > 1 else (self.ratios[0],) * 3
 
+    def __str__(self) -> str:
+        "1.52 (1.48 to 1.60): the median and the quartiles around it."
+        low, middle, high = self.quartiles
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
     def raw(self) -> dict:
         "Every sample, for the file of results."
         return {"seconds": self.ours, "peer_seconds": self.peer}
@@ -53,18 +60,28 @@ def compare(
     clock: Callable = perf_counter,
 ) -> Comparison:
     "Samples both in turns, first one then the other first, so that what slows the machine slows both."
-    both = ours, peer
-    calls = [_calls(f, at_least, clock) for f in both]  # this also warms up
-    samples: tuple[list, list] = [], []
+    return Comparison(*compare_all({"ours": ours, "peer": peer}, rounds, at_least, clock).values())
+
+
+def compare_all(
+    functions: dict[str, Callable],  # by name, called without arguments; all do the same work
+    rounds: int,  # samples of each
+    at_least: float = 0.02,  # seconds that one sample should take; short calls are repeated
+    clock: Callable = perf_counter,
+) -> dict[str, list[float]]:  # by name, the seconds of a call in each round
+    "Samples all in turns, each round beginning with the next of them."
+    calls = {name: _calls(f, at_least, clock) for name, f in functions.items()}  # this also warms up
+    samples, names = {name: [] for name in functions}, list(functions)
     for i in range(rounds):
-        for which in (0, 1) if i % 2 == 0 else (1, 0):
-            samples[which].append(_sample(both[which], calls[which], clock))
-    return Comparison(*samples)
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(_sample(functions[name], calls[name], clock))
+    return samples
 
 
 def _sample(f: Callable, calls: int, clock: Callable) -> float:
     "Seconds of one call, from `calls` calls, after a moment in which the other side's threads stop spinning."
-    sleep(0.002)
+    sleep(0.01)  # OpenMP's, which torch uses, were seen to spin for 5 ms
     start = clock()
     for _ in range(calls):
         f()
@@ -80,9 +97,11 @@ def _calls(f: Callable, at_least: float, clock: Callable) -> int:
 def peak_memory(
     f: Callable,  # called without arguments; its result is kept until the peak is read
     returned: Callable = lambda result: 0,  # bytes of the result that do not count
+    first: bool = False,  # look at the first call: what it allocates once and keeps counts too
 ) -> int:  # bytes
     "Most memory that Python and NumPy held during a call, beyond what was there before and what `returned` says."
-    f()  # what is allocated once and kept does not count
+    if not first:
+        f()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -90,6 +109,20 @@ def peak_memory(
         return tracemalloc.get_traced_memory()[1] - before - returned(result)
     finally:
         tracemalloc.stop()
+
+
+def in_new_processes(
+    f: Callable,  # a function of a module
+    arguments: list[tuple],  # of each call
+) -> list:  # the results in order
+    "Calls f(*arguments), each call in a process of its own: it finds no buffer that another one has kept."
+
+    def call(of_one):
+        with ProcessPoolExecutor(1, get_context("spawn")) as process:
+            return process.submit(f, *of_one).result()
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        return list(pool.map(call, arguments))
 
 
 def busy_share(seconds: float = 0.5) -> float:

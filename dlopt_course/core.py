@@ -5,21 +5,22 @@
 # %% auto #0
 __all__ = ['CLAIM_MIME', 'to_numpy', 'differences', 'assert_close', 'check_arrays', 'is_kind', 'check_floats', 'check_same_shape',
            'check_in', 'check_values', 'check_number', 'on_host', 'check_finite', 'NumericalGrad', 'numerical_grad',
-           'Claim', 'claim', 'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'num_threads', 'over_blocks',
-           'write_atomic', 'Settings', 'settings']
+           'Claim', 'claim', 'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'num_threads', 'in_phases',
+           'over_blocks', 'write_atomic', 'Settings', 'settings']
 
 # %% ../nbs/00_core.ipynb #imports-export
 import importlib
 import math
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import asdict, dataclass, fields
-from functools import cache
+from functools import cache, partial
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -372,10 +373,48 @@ def num_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _draw(todo, work, results):
-    "Works on what is next until nothing is left. All threads share the iterator: who is slower draws less."
-    for number, rows in todo:
-        results[number] = work(rows)
+@cache
+def _pool(threads):
+    "Threads that wait for work: starting them anew takes as long as a million additions."
+    return ThreadPoolExecutor(threads, "dlopt")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def _draw(phases, failed):
+    "Does what is next until nothing is left. All threads share the iterators: who is slower draws less."
+    for todo, results, done in phases:
+        try:
+            for number, task in todo:
+                results[number] = task()
+                done.append(number)
+        except BaseException as e:
+            failed.append(e)
+            raise
+        while len(done) < len(results) and not failed:
+            time.sleep(0)  # another thread is at the last task of this phase: too short a wait to fall asleep
+        if failed:
+            return
+
+
+def in_phases(
+    *phases: list,  # each a list of functions without arguments that let threads run side by side
+) -> list:  # for each phase, the list of their results
+    "Calls the functions on `num_threads()` threads, those of a phase once all of the one before have returned."
+    work = [(iter(enumerate(tasks)), [None] * len(tasks), []) for tasks in phases]
+    threads, failed = min(num_threads(), max(map(len, phases), default=0)), []
+    pool = _pool(threads - 1) if threads > 1 else None
+    others = [pool.submit(_draw, work, failed) for _ in range(threads - 1)]
+    try:
+        _draw(work, failed)  # this thread works too
+    finally:
+        began = [other for other in others if not other.cancel()]  # a thread that woke too late has nothing to do
+        wait(began)
+    for other in began:
+        other.result()  # raises what was raised there
+    return [results for _, results, _ in work]
 
 
 def over_blocks(
@@ -386,17 +425,7 @@ def over_blocks(
     "Calls `work` on blocks of rows, on `num_threads()` threads."
     if block < 1:
         raise ValueError(f"block must be 1 or more, got {block!r}")
-    slices = [slice(i, min(i + block, rows)) for i in range(0, rows, block)]
-    threads = min(num_threads(), len(slices)) if len(slices) > 1 else 1
-    if threads == 1:
-        return [work(s) for s in slices]
-    todo, results = iter(enumerate(slices)), [None] * len(slices)
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(_draw, todo, work, results) for _ in range(threads - 1)]
-        _draw(todo, work, results)  # this thread works too
-    for other in others:
-        other.result()  # raises what was raised there
-    return results
+    return in_phases([partial(work, slice(i, min(i + block, rows))) for i in range(0, rows, block)])[0]
 
 # %% ../nbs/00_core.ipynb #write-atomic
 def write_atomic(

@@ -57,6 +57,15 @@ def test_ratio_is_above_one_where_ours_is_ahead():
     assert result.quartiles == (2.0, 3.0, 4.0)
     assert measure.Comparison([2.0], [1.0]).quartiles == (0.5, 0.5, 0.5)
     assert result.raw() == {"seconds": result.ours, "peer_seconds": result.peer}
+    assert str(result) == "3.00 (2.00 to 4.00)"
+
+
+def test_each_of_many_has_its_turn_and_begins_a_round():
+    clock = Clock()
+    functions = {name: clock.work(name, seconds) for name, seconds in {"a": 1.0, "b": 3.0, "c": 0.5}.items()}
+    samples = measure.compare_all(functions, rounds=4, at_least=1, clock=clock)
+    assert "".join(clock.log) == "aabbcccc" + "abcc" + "bcca" + "ccab" + "abcc"
+    assert samples == {"a": [1.0] * 4, "b": [3.0] * 4, "c": [0.5] * 4}
 
 
 def test_short_calls_are_repeated():
@@ -112,6 +121,25 @@ def test_peak_memory_is_what_lies_beyond_input_and_result():
     two = measure.peak_memory(lambda: [x + 1, x + 2][0], lambda result: result.nbytes)
     assert 0 <= one < 10_000
     assert size <= two < size + 10_000
+
+
+def test_what_is_kept_counts_in_the_first_call_alone():
+    kept = []
+
+    def keeps():
+        if not kept:
+            kept.append(np.ones(100_000))
+
+    assert 800_000 <= measure.peak_memory(keeps, first=True) < 810_000
+    kept.clear()
+    assert measure.peak_memory(keeps) < 10_000
+
+
+def test_new_processes_are_new_and_keep_the_order():
+    found = measure.in_new_processes(os.getppid, [(), ()]) + measure.in_new_processes(divmod, [(7, 2), (9, 5)])
+    assert found == [os.getpid()] * 2 + [(3, 1), (1, 4)]
+    first, second = measure.in_new_processes(os.getpid, [(), ()])
+    assert first != second
 
 
 def test_peak_memory_ends_tracing_after_an_error():
@@ -300,3 +328,115 @@ def test_the_forms_and_torch_agree():
         value, grad = losses.by_torch(10 * logits if "x 10" in name else logits, target)()
         np.testing.assert_allclose(ours()[0], value.detach(), rtol=1e-5)
         np.testing.assert_allclose(ours()[1], grad, rtol=1e-4, atol=1e-7)
+
+
+# The optimizers
+
+
+@pytest.mark.parametrize("shape", [(1, 300_000), (20, 50), (3, 70_000)], ids=str)
+@pytest.mark.parametrize("rule", ["Adam", "AdamW"])
+def test_all_forms_and_torch_move_alike(rule, shape):
+    from benchmarks import optim
+
+    rng, (start, grads), found = np.random.default_rng(1), optim.arrays(*shape), {}
+    functions = {}
+    for name in (*optim.FORMS, *optim.PEERS):
+        found[name] = {key: p.copy() for key, p in start.items()}
+        forms = (name,) if name in optim.FORMS else ()
+        functions[name] = optim.steps(rule, forms, found[name], grads)[name]
+    for _ in range(3):
+        for g in grads.values():
+            g[:] = rng.standard_normal(g.shape)
+        for step in functions.values():
+            step()
+    for params in found.values():
+        for key, p in params.items():
+            assert np.median(np.abs(p - start[key])) > 1e-4
+            np.testing.assert_allclose(p, found["for-loop"][key], rtol=1e-5, atol=1e-7)
+
+
+OBJECTS = 2**18  # bytes of Python's own objects: views, tasks
+
+
+@pytest.fixture(scope="module")
+def memory_of_a_step() -> dict[tuple, int]:
+    "By form and threads: what a step on one array of 10^6 numbers allocates."
+    from benchmarks import optim
+
+    cases = [("blocked", 1), ("threaded", 2), ("compiled", 2), ("plain", 1)]
+    found = measure.in_new_processes(optim.memory, [("AdamW", *case, 1, 10**6) for case in cases])
+    return dict(zip(cases, found, strict=True))
+
+
+def test_a_step_needs_one_block_of_memory_per_thread(memory_of_a_step):
+    from benchmarks import optim
+
+    for (form, threads), beyond in memory_of_a_step.items():
+        assert form == "plain" or beyond <= threads * 4 * optim._BLOCK + OBJECTS
+    assert memory_of_a_step["plain", 1] > 4 * 10**6  # or it would not be seen
+
+
+def test_what_the_optimizers_record(monkeypatch):
+    from benchmarks import optim
+
+    monkeypatch.setattr(optim, "SIZES", {"Adam": [(3, 2), (5, 5)], "AdamW": [(1, 10)]})
+    monkeypatch.setattr(optim, "wait_until_idle", lambda: 0.0)
+    asked = []
+    monkeypatch.setattr(optim, "in_new_processes", lambda f, cases: asked.extend(cases) or [2**20] * len(cases))
+    result = optim.run({(1, 10): 2, (3, 2): 3})
+    cores = {form: 1 if form in ("plain", "blocked") else num_threads() for form in optim.FORMS}
+    lines = [("Adam", "3 x 2"), ("AdamW", "10")]
+    assert [tuple(row[:4]) for row in result["rows"]] == [(*line, *form) for line in lines for form in cores.items()]
+    assert {len(row) for row in result["rows"]} == {len(result["columns"])}
+    assert {row[-1] for row in result["rows"]} == {"1.00 MiB"}
+    assert len(asked) == len(set(asked)) == len(result["rows"])
+    for s in result["raw"]["samples"]:
+        assert {len(x) for x in s["seconds"].values()} == {2 if s["arrays"] == [1, 10] else 3}
+        assert list(s["seconds"]) == [*s["memory"], *optim.PEERS]
+
+
+def test_optim_records_every_size_form_and_its_memory():
+    from benchmarks import optim
+
+    samples = json.loads((bench.RESULTS / "optim.json").read_text(encoding="utf-8"))["raw"]["samples"]
+    found = {(s["rule"], *s["arrays"], form): (s["threads"], x) for s in samples for form, x in s["memory"].items()}
+    assert set(found) == {(rule, *n, form) for rule in optim.RULES for n in optim.SIZES[rule] for form in optim.FORMS}
+    assert all(len(x) >= 5 for s in samples for x in s["seconds"].values())
+    for (*_, number, _, form), (threads, beyond) in found.items():
+        if number == 1 and form != "plain":
+            assert beyond <= threads * 4 * optim._BLOCK + OBJECTS
+
+
+# The training step
+
+
+def test_training_steps_are_the_same():
+    from benchmarks import training
+
+    params = {name: training.start() for name in (*training.FORMS, *training.PEERS)}
+    functions = training.steps(params)
+    losses = {name: [float(f()) for _ in range(5)] for name, f in functions.items()}
+    for name in functions:
+        np.testing.assert_allclose(losses[name], losses["for-loop"], rtol=1e-5)
+        for key, p in params[name].items():
+            np.testing.assert_allclose(p, params["for-loop"][key], rtol=1e-5, atol=1e-6)
+            assert np.abs(p - training.start()[key]).max() > 1e-3
+
+
+def test_training_goes_on_to_learn():
+    from benchmarks import training
+
+    step = training.by_numpy(training.start())
+    losses = [step() for _ in range(300)]
+    assert np.mean(losses[-50:]) < 0.5 * np.mean(losses[:50])
+
+
+def test_what_training_records(monkeypatch):
+    from benchmarks import training
+
+    monkeypatch.setattr(training, "wait_until_idle", lambda: 0.0)
+    monkeypatch.setattr(training, "num_threads", lambda: 1)
+    result = training.run(2)
+    assert [row[:2] for row in result["rows"]] == [[form, 1] for form in training.FORMS]
+    assert {len(row) for row in result["rows"]} == {len(result["columns"])}
+    assert {len(x) for s in result["raw"]["samples"] for x in s["seconds"].values()} == {2}

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
+from functools import partial
 from pathlib import Path
 
 import array_api_strict
@@ -34,6 +36,7 @@ from dlopt_course.core import (
     claim_bound,
     differences,
     expect,
+    in_phases,
     num_threads,
     numerical_grad,
     on_host,
@@ -694,6 +697,58 @@ def test_blocks_run_on_as_many_threads_as_allowed(monkeypatch):
 def test_one_thread_is_the_callers_own(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert set(over_blocks(lambda s: threading.get_ident(), 30, 10)) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_a_phase_begins_when_the_one_before_is_done(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    done = []
+
+    def first(i):
+        time.sleep(0.01 * (i == 0))  # who takes this one is late
+        done.append(i)
+        return i
+
+    phases = [[partial(first, i) for i in range(5)], [lambda: len(done)] * 4, []]
+    for _ in range(20):
+        done.clear()
+        assert in_phases(*phases) == [[0, 1, 2, 3, 4], [5, 5, 5, 5], []]
+    assert in_phases() == []
+
+
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_after_an_error_no_later_phase_begins(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    begun = []
+    for place in range(4):
+        tasks = [lambda: 1] * 4
+        tasks[place] = lambda: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            in_phases(tasks, [lambda: begun.append(1)] * 4)
+    assert begun == []
+
+
+def test_threads_inside_threads_do_not_wait_for_each_other(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    sums = over_blocks(lambda s: sum(over_blocks(lambda t: t.stop - t.start, 10, 3)), 8, 1)
+    assert sums == [10] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_threads_work_in_a_forked_child(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    code = """if True:
+        import os, threading
+        from dlopt_course.core import over_blocks
+        over_blocks(lambda s: 1, 4, 1)
+        child = os.fork()
+        if child == 0:
+            together = threading.Barrier(2, timeout=20)  # passed only if a second thread works
+            os._exit(len(over_blocks(lambda s: together.wait(), 2, 1)))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "2", run.stderr
 
 
 @pytest.mark.parametrize("limit", ["", "0", "-2", "many"])
