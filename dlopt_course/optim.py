@@ -11,8 +11,9 @@ __all__ = ['Rule', 'scale_by_learning_rate', 'scale_by_momentum', 'chain', 'add_
 # %% ../nbs/02_gradient_descent.ipynb #imports-export
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
+from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
 
 from dlopt_course.core import (
+    check_finite,
     check_floats,
     check_in,
     check_number,
@@ -31,24 +33,34 @@ from dlopt_course.core import (
 )
 
 # %% ../nbs/02_gradient_descent.ipynb #hyper-checks
-def _not_negative(**numbers):
-    "Raises unless each is a finite number, 0 or more."
-    for name, value in numbers.items():
-        check_number(name, value, lambda v: v >= 0, "0 or more")
+def _numbers(holds, allowed, given):
+    "The arguments as floats, in order, or the only one; raises unless `holds` for each."
+    checked = [check_number(name, value, holds, allowed) for name, value in given.items()]
+    return checked if len(checked) > 1 else checked[0]
 
 
-def _fractions(**numbers):
-    "Raises unless each is a number from 0 to below 1; a pair is checked one by one."
-    for name, value in numbers.items():
-        for i, one in enumerate(value) if isinstance(value, (tuple, list)) else [(None, value)]:
-            check_number(name if i is None else f"{name}[{i}]", one, lambda v: 0 <= v < 1, "in [0, 1)")
+def _not_negative(**given):
+    return _numbers(lambda v: v >= 0, "0 or more", given)
+
+
+def _fractions(**given):
+    return _numbers(lambda v: 0 <= v < 1, "in [0, 1)", given)
+
+
+def _several(name, value, count):
+    "The entries of a tuple or list of `count` numbers, by their own names."
+    if not isinstance(value, (tuple, list)) or len(value) != count:
+        raise TypeError(f"{name} must be {count} numbers, got {value!r}")
+    return {f"{name}[{i}]": one for i, one in enumerate(value)}
 
 
 def _pair(name, value):
-    "Raises unless `value` is two decay rates."
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise TypeError(f"{name} must be a pair of numbers, got {value!r}")
-    _fractions(**{name: value})
+    return _fractions(**_several(name, value, 2))
+
+
+def _plain(x):
+    "A torch tensor without its graph of gradients, in the same memory."
+    return x.detach() if hasattr(x, "detach") else x
 
 
 def _check_names(name, arrays, other, reference):
@@ -96,8 +108,7 @@ def scale_by_learning_rate(
     lr,  # learning rate, 0 or more; or a function of the step, counted from 0, that returns it
 ) -> Rule:
     "The last link of a chain: the move is -lr times what comes in."
-    if not callable(lr):
-        _not_negative(lr=lr)
+    lr = lr if callable(lr) else _not_negative(lr=lr)
 
     def update(grad, state, param):
         return -_rate(lr, state["step"]) * grad, {"step": state["step"] + 1}
@@ -111,18 +122,26 @@ def scale_by_momentum(
     nesterov: bool = False,  # look ahead: the gradient plus momentum times the velocity
 ) -> Rule:
     "b = momentum b + (1 - dampening) g; the direction is b, or g + momentum b (Polyak 1964; Sutskever et al. 2013)."
-    _fractions(momentum=momentum)
-    check_number("dampening", dampening, lambda v: v <= 1, "at most 1")
+    momentum = _fractions(momentum=momentum)
+    dampening = check_number("dampening", dampening, lambda v: v <= 1, "at most 1")
     if nesterov and (momentum == 0 or dampening != 0):
         raise ValueError(f"nesterov needs momentum > 0 and dampening 0, got {momentum!r} and {dampening!r}")
 
     def update(grad, state, param):
-        b = momentum * state["b"] + (1 - dampening) * grad if state["step"] else grad
+        b = momentum * state["b"] + (1 - dampening if state["step"] else 1.0) * grad
         return grad + momentum * b if nesterov else b, {"step": state["step"] + 1, "b": b}
 
     return Rule(lambda param: {"step": 0, "b": _zeros(param)}, update)
 
 # %% ../nbs/02_gradient_descent.ipynb #chain
+def _started(rule, name, param):
+    "A parameter's first state; an error names the parameter."
+    try:
+        return rule.init(param)
+    except ValueError as e:
+        raise ValueError(f"params[{name!r}]: {e}") from None
+
+
 def _for_all(rule):
     "The rule on a dict of arrays, each with a state of its own."
     if rule.scope == "all":
@@ -132,7 +151,7 @@ def _for_all(rule):
         both = {name: rule.update(g, states[name], params[name]) for name, g in grads.items()}
         return {name: move for name, (move, _) in both.items()}, {name: state for name, (_, state) in both.items()}
 
-    return Rule(lambda params: {name: rule.init(p) for name, p in params.items()}, update, "all")
+    return Rule(lambda params: {name: _started(rule, name, p) for name, p in params.items()}, update, "all")
 
 
 def chain(
@@ -143,9 +162,7 @@ def chain(
         raise TypeError(f"rules must be one or more of Rule, got {rules!r}")
     scope = max((rule.scope for rule in rules), key=("element", "array", "all").index)
     links = tuple(map(_for_all, rules)) if scope == "all" else rules
-
-    def init(param):
-        return tuple(link.init(param) for link in links)
+    parts = tuple(part for rule in rules for part in rule.parts or (rule,))
 
     def update(grad, states, param):
         after = []
@@ -154,23 +171,24 @@ def chain(
             after.append(state)
         return grad, tuple(after)
 
-    return Rule(init, update, scope, tuple(part for rule in rules for part in rule.parts or (rule,)))
+    return Rule(lambda param: tuple(link.init(param) for link in links), update, scope, parts)
 
 # %% ../nbs/02_gradient_descent.ipynb #named
 def add_decayed_weights(
     weight_decay: float,  # 0 or more
 ) -> Rule:
     "Adds weight_decay times the parameter. First in a chain it is an L2 penalty, after the scaling it is decoupled."
-    _not_negative(weight_decay=weight_decay)
+    weight_decay = _not_negative(weight_decay=weight_decay)
     return _stateless(lambda grad, param: grad + weight_decay * param)
 
 
 def _named(*directions, lr, weight_decay, decoupled=False, maximize=False):
     "The chain that every named rule is: ascent, L2 penalty, directions, decoupled decay, learning rate."
-    decay = [add_decayed_weights(weight_decay)] * (weight_decay != 0)
+    decay = [add_decayed_weights(weight_decay)] if _not_negative(weight_decay=weight_decay) else []
     before, after = ([], decay) if decoupled else (decay, [])
     ascent = [_stateless(lambda grad, param: -grad)] * bool(maximize)
-    return chain(*ascent, *before, *directions, *after, scale_by_learning_rate(lr))
+    rule = chain(*ascent, *before, *directions, *after, scale_by_learning_rate(lr))
+    return rule._replace(parts=())  # one part of the chains that it joins
 
 
 def sgd(
@@ -183,8 +201,8 @@ def sgd(
     maximize: bool = False,  # climb instead
 ) -> Rule:
     "Gradient descent: -lr g, with momentum if asked for, as torch.optim.SGD."
-    _fractions(momentum=momentum)
-    directions = [scale_by_momentum(momentum, dampening, nesterov)] * bool(momentum or nesterov)
+    directions = [scale_by_momentum(momentum, dampening, nesterov)]
+    directions *= bool(momentum or nesterov)  # without momentum there is nothing to remember
     return _named(*directions, lr=lr, weight_decay=weight_decay, maximize=maximize)
 
 # %% ../nbs/02_gradient_descent.ipynb #adagrad
@@ -194,13 +212,14 @@ def scale_by_adagrad(
     eps: float = 1e-10,  # added to the root
 ) -> Rule:
     "s = s + g^2; the direction is g / (sqrt(s) + eps) (Duchi, Hazan and Singer 2011)."
-    _not_negative(lr_decay=lr_decay, initial_accumulator_value=initial_accumulator_value, eps=eps)
+    lr_decay, eps = _not_negative(lr_decay=lr_decay, eps=eps)
+    first = _not_negative(initial_accumulator_value=initial_accumulator_value)
 
     def update(grad, state, param):
         step, s = state["step"], state["s"] + grad**2
         return grad / (array_namespace(s).sqrt(s) + eps) / (1 + step * lr_decay), {"step": step + 1, "s": s}
 
-    return Rule(lambda param: {"step": 0, "s": _zeros(param) + initial_accumulator_value}, update)
+    return Rule(lambda param: {"step": 0, "s": _zeros(param) + first}, update)
 
 
 def adagrad(
@@ -223,15 +242,15 @@ def scale_by_rmsprop(
     centered: bool = False,  # divide by the standard deviation instead of the root mean square
 ) -> Rule:
     "v = alpha v + (1 - alpha) g^2; the direction is g / (sqrt(v) + eps) (Tieleman and Hinton 2012)."
-    _fractions(alpha=alpha)
-    _not_negative(eps=eps)
+    alpha, eps = _fractions(alpha=alpha), _not_negative(eps=eps)
 
     def update(grad, state, param):
         xp, v = array_namespace(grad), alpha * state["v"] + (1 - alpha) * grad**2
         if not centered:
             return grad / (xp.sqrt(v) + eps), {"v": v}
         m = alpha * state["m"] + (1 - alpha) * grad
-        return grad / (xp.sqrt(v - m**2) + eps), {"v": v, "m": m}
+        spread = xp.clip(v - m**2, min=0.0)  # rounding may take it below 0
+        return grad / (xp.sqrt(spread) + eps), {"v": v, "m": m}
 
     return Rule(lambda param: {key: _zeros(param) for key in ("v", "m")[: 1 + bool(centered)]}, update)
 
@@ -247,7 +266,6 @@ def rmsprop(
     maximize: bool = False,  # climb instead
 ) -> Rule:
     "Steps divided by a running root mean square, as torch.optim.RMSprop."
-    _fractions(momentum=momentum)
     directions = [scale_by_rmsprop(alpha, eps, centered)] + [scale_by_momentum(momentum)] * bool(momentum)
     return _named(*directions, lr=lr, weight_decay=weight_decay, maximize=maximize)
 
@@ -258,9 +276,7 @@ def scale_by_adam(
     amsgrad: bool = False,  # divide by the largest mean square so far
 ) -> Rule:
     "m_hat / (sqrt(v_hat) + eps), m and v running means of g and g^2, freed of their zero start (Kingma and Ba 2015)."
-    _pair("betas", betas)
-    _not_negative(eps=eps)
-    beta1, beta2 = betas
+    (beta1, beta2), eps = _pair("betas", betas), _not_negative(eps=eps)
 
     def update(grad, state, param):
         xp, t = array_namespace(grad), state["step"] + 1
@@ -291,7 +307,8 @@ def adam(
     rule = _named(direction, lr=lr, weight_decay=weight_decay, decoupled=decoupled_weight_decay, maximize=maximize)
     if amsgrad or maximize:
         return rule
-    setting = lr, betas, eps, weight_decay, decoupled_weight_decay
+    betas, lr = tuple(map(float, betas)), lr if callable(lr) else float(lr)
+    setting = lr, betas, float(eps), float(weight_decay), decoupled_weight_decay
     return rule._replace(in_place=lambda *block: _adam_in_place(*setting, *block))  # see "What it costs"
 
 
@@ -321,9 +338,9 @@ def clip_grad_norm(
     norm_type: float = 2.0,  # which norm: 1, 2, …, or math.inf
 ) -> Rule:
     "Shrinks all gradients by one factor, max_norm / (norm + 1e-6), where that is below 1 (Pascanu et al. 2013)."
-    _not_negative(max_norm=max_norm)
+    max_norm = _not_negative(max_norm=max_norm)
     if norm_type != math.inf:
-        check_number("norm_type", norm_type, lambda v: v > 0, "greater than 0")
+        norm_type = check_number("norm_type", norm_type, lambda v: v > 0, "greater than 0")
 
     def shrink(grads, params):
         factor = max_norm / (_norm(grads, norm_type) + 1e-6)
@@ -337,10 +354,17 @@ def clip_grad_value(
     clip_value: float,  # largest size that a number of the gradient may have, 0 or more
 ) -> Rule:
     "Cuts every number of the gradient to [-clip_value, clip_value]."
-    _not_negative(clip_value=clip_value)
+    clip_value = _not_negative(clip_value=clip_value)
     return _stateless(lambda grad, param: array_namespace(grad).clip(grad, -clip_value, clip_value))
 
 # %% ../nbs/02_gradient_descent.ipynb #newton-schulz
+def _newton_schulz_options(coefficients, eps, steps, prefix=""):
+    "All as numbers; raises unless there are three coefficients, and a whole number of steps."
+    a, b, c = _numbers(lambda v: True, "finite", _several(f"{prefix}coefficients", coefficients, 3))
+    check_number(f"{prefix}steps", steps, lambda v: v >= 0 and v == int(v), "a whole number, 0 or more")
+    return a, b, c, _not_negative(eps=eps), int(steps)
+
+
 def newton_schulz(
     matrix,  # floating-point array (rows, columns)
     coefficients: tuple = (3.4445, -4.775, 2.0315),  # a, b, c of the odd polynomial a s + b s^3 + c s^5
@@ -351,20 +375,26 @@ def newton_schulz(
     xp = check_floats(matrix=matrix)
     if matrix.ndim != 2:
         raise ValueError(f"matrix must have two axes, got shape {tuple(matrix.shape)}")
-    a, b, c = coefficients
+    a, b, c, eps, steps = _newton_schulz_options(coefficients, eps, steps)
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
-    x = x / xp.clip(xp.sqrt(xp.sum(x**2)), eps)
+    x = x / xp.clip(xp.sqrt(xp.sum(x**2)), min=eps)
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return check_finite(x.T if tall else x, matrix=matrix)
 
 # %% ../nbs/02_gradient_descent.ipynb #muon
 _MUON_SCALES = {  # by the matrix's shape; None is "original"
     "original": lambda rows, columns: math.sqrt(max(1, rows / columns)),
     "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
 }
+
+
+def _matrix(param):
+    if param.ndim != 2:
+        raise ValueError(f"muon moves matrices, got shape {tuple(param.shape)}; give the others to adamw")
+    return param
 
 
 def scale_by_muon(
@@ -376,14 +406,9 @@ def scale_by_muon(
     adjust_lr_fn: str | None = None,  # scale by shape: "original" (None) or "match_rms_adamw"
 ) -> Rule:
     "The mean gradient with all its singular values brought near 1. For matrices only."
-    _fractions(momentum=momentum)
-    _not_negative(eps=eps, ns_steps=ns_steps)
+    momentum = _fractions(momentum=momentum)
+    _newton_schulz_options(ns_coefficients, eps, ns_steps, "ns_")
     check_in("adjust_lr_fn", adjust_lr_fn, (None, *_MUON_SCALES))
-
-    def init(param):
-        if param.ndim != 2:
-            raise ValueError(f"muon moves matrices, got shape {tuple(param.shape)}; give the others to adamw")
-        return {"m": _zeros(param)}
 
     def update(grad, state, param):
         m = momentum * state["m"] + (1 - momentum) * grad
@@ -391,7 +416,7 @@ def scale_by_muon(
         scale = _MUON_SCALES[adjust_lr_fn or "original"](*param.shape)
         return scale * newton_schulz(ahead, ns_coefficients, ns_steps, eps), {"m": m}
 
-    return Rule(init, update, "array")
+    return Rule(lambda param: {"m": _zeros(_matrix(param))}, update, "array")
 
 
 def muon(
@@ -414,8 +439,7 @@ def scale_by_adadelta(
     eps: float = 1e-6,  # inside both roots
 ) -> Rule:
     "The direction is g sqrt(u + eps) / sqrt(v + eps), u and v running means of its square and of g^2 (Zeiler 2012)."
-    _fractions(rho=rho)
-    _not_negative(eps=eps)
+    rho, eps = _fractions(rho=rho), _not_negative(eps=eps)
 
     def update(grad, state, param):
         xp, v = array_namespace(grad), rho * state["v"] + (1 - rho) * grad**2
@@ -443,9 +467,8 @@ def scale_by_nadam(
     momentum_decay: float = 4e-3,  # how fast the momentum warms up
 ) -> Rule:
     "Adam with Nesterov's look-ahead and a momentum that grows from beta1 / 2 to beta1 (Dozat 2016)."
-    _pair("betas", betas)
-    _not_negative(eps=eps, momentum_decay=momentum_decay)
-    beta1, beta2 = betas
+    beta1, beta2 = _pair("betas", betas)
+    eps, momentum_decay = _not_negative(eps=eps, momentum_decay=momentum_decay)
 
     def update(grad, state, param):
         t = state["step"] + 1
@@ -480,9 +503,7 @@ def scale_by_radam(
     eps: float = 1e-8,  # added to the root, before its correction
 ) -> Rule:
     "Adam that waits: it divides by the root only once enough squares are averaged, rectified (Liu et al. 2020)."
-    _pair("betas", betas)
-    _not_negative(eps=eps)
-    beta1, beta2 = betas
+    (beta1, beta2), eps = _pair("betas", betas), _not_negative(eps=eps)
     longest = 2 / (1 - beta2) - 1
 
     def update(grad, state, param):
@@ -517,8 +538,7 @@ def scale_by_lion(
     betas: tuple = (0.9, 0.99),  # of the direction, and of the mean that is kept
 ) -> Rule:
     "sign(beta1 m + (1 - beta1) g), then m = beta2 m + (1 - beta2) g (Chen et al. 2023)."
-    _pair("betas", betas)
-    beta1, beta2 = betas
+    beta1, beta2 = _pair("betas", betas)
 
     def update(grad, state, param):
         direction = array_namespace(grad).sign(beta1 * state["m"] + (1 - beta1) * grad)
@@ -544,26 +564,33 @@ def ema(
     decay: float = 0.999,  # what is kept of the average, in [0, 1)
 ) -> dict:  # the new average; nothing is changed in place
     "Exponential moving average of the weights: decay average + (1 - decay) params (Polyak and Juditsky 1992)."
-    _fractions(decay=decay)
+    decay = _fractions(decay=decay)
     _check_names("params", params, "average", average)
-    return {name: decay * average[name] + (1 - decay) * params[name] for name in average}
+    params, average = ({name: _plain(x) for name, x in arrays.items()} for arrays in (params, average))
+    return {name: decay * a + (1 - decay) * params[name] for name, a in average.items()}
 
 # %% ../nbs/02_gradient_descent.ipynb #optimizer-checks
-def _plain(x):
-    "A torch tensor without its graph of gradients, in the same memory."
-    return x.detach() if hasattr(x, "detach") else x
-
-
 def _check_params(params):
     "Raises unless these are different floating-point arrays that can be written to."
     if not isinstance(params, dict) or not params:
         raise TypeError(f"params must be a dict of arrays by name, with at least one, got {params!r:.50}")
     for name, p in params.items():
+        if not isinstance(name, str):
+            raise TypeError(f"params must be a dict of arrays by name, a string, got {name!r}")
         check_floats(**{f"params[{name!r}]": p})
         if is_numpy_array(p) and not p.flags.writeable:
             raise ValueError(f"params[{name!r}] must be writeable: it is updated in place")
     if len({id(p) for p in params.values()}) < len(params):
         raise ValueError("params must be different arrays, got one under two names")
+    _check_apart({name: p for name, p in params.items() if is_numpy_array(p)})
+
+
+def _check_apart(params):
+    "Raises if two NumPy arrays share memory: what one moves, the other would move again."
+    placed = sorted((*np.lib.array_utils.byte_bounds(p), name) for name, p in params.items())
+    for (_, end, name), (begin, _, other) in pairwise(placed):
+        if begin < end and np.shares_memory(params[name], params[other]):
+            raise ValueError(f"params must be different arrays, but {name!r} and {other!r} share memory")
 
 
 def _is_finite(x):
@@ -587,13 +614,19 @@ def _first_not_finite(grads):
 
 
 def _check_state(state, mine):
-    "Raises unless a saved state has the names, shapes and dtypes of our own, and one step count for all."
+    "A saved state as a dict; raises unless it has the names, shapes and dtypes of our own."
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state must be a dict of arrays by name, got {type(state).__name__}")
+    state = dict(state)
     if state.keys() != mine.keys():
         raise ValueError(f"state must have the names {list(mine)!s:.200}, got {list(state)!s:.200}")
     for key, x in mine.items():
-        if tuple(state[key].shape) != tuple(x.shape) or state[key].dtype != x.dtype:
-            wanted, got = (f"{a.dtype} of shape {tuple(a.shape)}" for a in (x, state[key]))
+        if not is_array_api_obj(state[key]):
+            raise TypeError(f"state[{key!r}] must be an array, got {type(state[key]).__name__}")
+        wanted, got = (f"{a.dtype} of shape {a.shape}" for a in map(to_numpy, (x, state[key])))
+        if wanted != got:
             raise ValueError(f"state[{key!r}] must be {wanted}, got {got}")
+    return state
 
 # %% ../nbs/02_gradient_descent.ipynb #adam-in-place
 _BLOCK = 2**17  # numbers in a block: gradient, parameter, state and scratch stay in the cache
@@ -604,18 +637,19 @@ def _scratch(key, size, dtype):
     "A buffer of this thread for one purpose, kept for the next block: fresh memory is mapped page by page, slowly."
     buffer = getattr(_kept, key, None)
     if buffer is None or buffer.size < size or buffer.dtype != dtype:
-        buffer = np.empty(max(size, _BLOCK), dtype)
+        buffer = np.empty(size, dtype)
         setattr(_kept, key, buffer)
     return buffer[:size]
 
 
+@np.errstate(over="ignore")
 def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     "Adam on one block, in place: twelve passes over numbers that stay in the cache, one scratch array."
+    scratch = _scratch("adam", p.size, p.dtype)
     if l2:
         g = g + l2 * p
-    scratch = np.multiply(g, rest1, out=_scratch("adam", p.size, p.dtype))
     m *= beta1
-    m += scratch
+    m += np.multiply(g, rest1, out=scratch)
     np.multiply(g, g, out=scratch)
     scratch *= rest2
     v *= beta2
@@ -624,8 +658,7 @@ def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     scratch += eps
     np.divide(m, scratch, out=scratch)
     scratch *= move
-    if shrink != 1:
-        p *= shrink
+    p *= shrink
     p += scratch
 
 
@@ -702,10 +735,10 @@ class _Group(NamedTuple):
 
 
 def _joined(named):
-    "Small arrays of one dtype in groups of at most a block."
+    "Small arrays of one dtype in groups of at most a quarter of a block: gradient, parameter and scratch are buffers."
     names, params, spans, end = [], [], [], 0
     for name, p in named:
-        if names and end + p.size > _BLOCK:
+        if names and end + p.size > _BLOCK // 4:
             yield _Group(tuple(names), tuple(params), True, tuple(spans))
             names, params, spans, end = [], [], [], 0
         names.append(name)
@@ -728,19 +761,19 @@ def _groups(params, elementwise):
 
 # %% ../nbs/02_gradient_descent.ipynb #states
 def _leaves(state, path=""):
-    "The arrays and numbers of a state, with their paths such as .0.m"
+    "The arrays and numbers of a state, with their paths, such as 0.m"
     if not isinstance(state, (dict, tuple)):
         return [(path, state)]
     items = state.items() if isinstance(state, dict) else enumerate(state)
-    return [leaf for key, x in items for leaf in _leaves(x, f"{path}.{key}")]
+    return [leaf for key, x in items for leaf in _leaves(x, f"{path}.{key}".lstrip("."))]
 
 
 def _rebuilt(state, leaf, path=""):
     "The same state with leaf(path, old) for each array and number."
     if isinstance(state, tuple):
-        return tuple(_rebuilt(x, leaf, f"{path}.{i}") for i, x in enumerate(state))
+        return tuple(_rebuilt(x, leaf, f"{path}.{i}".lstrip(".")) for i, x in enumerate(state))
     if isinstance(state, dict):
-        return {key: _rebuilt(x, leaf, f"{path}.{key}") for key, x in state.items()}
+        return {key: _rebuilt(x, leaf, f"{path}.{key}".lstrip(".")) for key, x in state.items()}
     return leaf(path, state)
 
 
@@ -749,8 +782,12 @@ def _copy(x):
 
 
 def _like(old, x):
-    "A saved array as what it was: a number or an array."
-    return _copy(x) if is_array_api_obj(old) else type(old)(x)
+    "A saved array as what it was: a number, or an array of its library, on its device."
+    if not is_array_api_obj(old):
+        return type(old)(x)
+    if is_numpy_array(x) and not is_numpy_array(old):
+        return array_namespace(old).asarray(x, dtype=old.dtype, device=old.device, copy=True)
+    return _copy(x)
 
 # %% ../nbs/02_gradient_descent.ipynb #optimizer
 def _split(rule):
@@ -765,6 +802,7 @@ def _blockwise(rule, grad, state, param):
     "The readable update, in place on flat NumPy arrays; called with blocks, so that what it makes stays in the cache."
     numbers = {}
 
+    @np.errstate(over="ignore")
     def work(rows):
         part = _rebuilt(state, lambda path, x: x[rows] if np.ndim(x) else x)
         move, after = rule.update(grad[rows], part, param[rows])
@@ -778,12 +816,14 @@ def _blockwise(rule, grad, state, param):
     return work, lambda: _rebuilt(state, lambda path, x: numbers.get(path, x))
 
 
+@np.errstate(over="ignore")
 def _move_whole(rule, group, state, grads):
     "Updates one array by the readable rule; returns its new state."
-    move, state = rule.update(grads[group.names[0]], state, group.params[0])
+    grad = grads[group.names[0]]
+    move, state = rule.update(grad, state, group.params[0])
     param = group.params[0]
     param += move
-    return state
+    return _rebuilt(state, lambda path, x: _copy(x) if x is grad else x)  # the caller may write into its gradient
 
 
 class Optimizer:
@@ -810,13 +850,8 @@ class Optimizer:
         self._compiled = numbers >= _COMPILE_FROM if compiled is None else bool(compiled)
         self._groups = _groups(self.params, self._rule.scope == "element")
         self._first = self._before.init(self.params) if self._before else {}
-        self._states = [self._init(group) for group in self._groups]
-
-    def _init(self, group):
-        try:
-            return self._rule.init(group.gather(self.params, "param"))
-        except ValueError as e:
-            raise ValueError(f"params[{group.names[0]!r}]: {e}") from None
+        started = [_started(self._rule, group.names[0], group.gather(self.params, "param")) for group in self._groups]
+        self._states = [_rebuilt(state, lambda path, x: _like(x, x)) for state in started]  # not views of what is given
 
     def step(
         self,
@@ -857,7 +892,9 @@ class Optimizer:
         "work(rows), which updates that part in place, and a function that returns the new state."
         if self._rule.in_place is None:
             return _blockwise(self._rule, grad, state, param)
-        return self._rule.in_place(grad, state, param, self._compiled and param.dtype.char in "fd")
+        return self._rule.in_place(
+            grad, state, param, self._compiled and param.dtype.char in "fd" and param.dtype.isnative
+        )
 
     def _move_joined(self, group, state, grads):
         "Updates small arrays together; returns their new state."
@@ -880,14 +917,15 @@ class Optimizer:
         except FloatingPointError:
             raise _first_not_finite(grads) from None
 
-    def state_dict(self) -> dict:  # arrays by "parameter.link.name", to be saved by np.savez
+    def state_dict(self) -> dict:  # arrays by "parameter/link.name", to be saved by np.savez
         "A copy of all that the rule remembers."
-        found = {f"before{path}": _copy(x) for path, x in _leaves(self._first)}
+        found = {f"before//{path}": _copy(x) for path, x in _leaves(self._first)}
         for group, state in zip(self._groups, self._states, strict=True):
             for path, x in _leaves(state):
                 for name, piece in zip(group.names, group.pieces(x), strict=True):
-                    shape = self.params[name].shape if np.ndim(piece) else ()
-                    found[name + path] = _copy(piece).reshape(shape)
+                    whole = _copy(piece)
+                    shape = self.params[name].shape if is_array_api_obj(piece) else ()
+                    found[f"{name}/{path}"] = array_namespace(whole).reshape(whole, shape)
         return found
 
     def load_state_dict(
@@ -895,14 +933,13 @@ class Optimizer:
         state: dict,  # what `state_dict` of an optimizer with the same rule and parameters returned, or np.load
     ) -> None:
         "Puts a saved state back; the trajectory goes on bit for bit. Raises, with nothing changed, where it does not fit."
-        state = dict(state)
-        _check_state(state, self.state_dict())
+        state = _check_state(state, self.state_dict())
 
         def loaded(group, path, old):
-            saved = {name: state[name + path] for name in group.names}
+            saved = {name: state[f"{name}/{path}"] for name in group.names}
             return _like(old, group.gather(saved, "state") if is_array_api_obj(old) else saved[group.names[0]])
 
         self._states = [
             _rebuilt(s, partial(loaded, group)) for group, s in zip(self._groups, self._states, strict=True)
         ]
-        self._first = _rebuilt(self._first, lambda path, old: _like(old, state[f"before{path}"]))
+        self._first = _rebuilt(self._first, lambda path, old: _like(old, state[f"before//{path}"]))

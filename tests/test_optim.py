@@ -800,9 +800,9 @@ def test_a_state_does_not_depend_on_blocks(case, use):
 def test_names_of_a_state():
     params = {"w": np.ones((2, 3)), "b": np.ones(3)}
     state = Optimizer(params, adamw()).state_dict()
-    moments = {f"{name}.0.{key}" for name in params for key in ("step", "m", "v")}
-    assert {k for k in state if k.split(".")[1] == "0"} == moments
-    assert state["w.0.m"].shape == (2, 3)
+    moments = {f"{name}/0.{key}" for name in params for key in ("step", "m", "v")}
+    assert {k for k in state if k.split("/")[1][0] == "0"} == moments
+    assert state["w/0.m"].shape == (2, 3)
     assert all(isinstance(x, np.ndarray) for x in state.values())
 
 
@@ -818,20 +818,20 @@ def test_names_of_parameters_do_not_collide_in_a_state():
 def a_state(**changes):
     "The state of an optimizer of `w`, with other entries."
     state = Optimizer({"w": np.ones((2, 3))}, adam()).state_dict()
-    return {k: x for k, x in (state | {"w.0." + k: x for k, x in changes.items()}).items() if x is not ...}
+    return {k: x for k, x in (state | {"w/0." + k: x for k, x in changes.items()}).items() if x is not ...}
 
 
 BAD_STATES = [
-    (a_state(m=...), ValueError, r"state must have the names \['w.0.step', 'w.0.m'"),
+    (a_state(m=...), ValueError, r"state must have the names \['w/0.step', 'w/0.m'"),
     (a_state(other=np.ones(3)), ValueError, "state must have the names .*got .*other"),
     ({}, ValueError, "state must have the names"),
-    (a_state(m=np.ones((3, 2))), ValueError, r"state\['w.0.m'\] must be float64 of shape \(2, 3\), got .*\(3, 2\)"),
-    (a_state(m=np.ones(6)), ValueError, r"state\['w.0.m'\] must be float64 of shape \(2, 3\), got .*\(6,\)"),
-    (a_state(v=np.ones((2, 3), "f4")), ValueError, r"state\['w.0.v'\] must be float64 .*got float32"),
-    (a_state(step=np.array(1.0)), ValueError, r"state\['w.0.step'\] must be int64 .*got float64"),
-    (a_state(step=np.ones(3, int)), ValueError, r"state\['w.0.step'\] must be .*got .*\(3,\)"),
-    (a_state(m=[[1.0] * 3] * 2), TypeError, r"state\['w.0.m'\] must be .*got list"),
-    (a_state(m=None), TypeError, r"state\['w.0.m'\] must be .*got NoneType"),
+    (a_state(m=np.ones((3, 2))), ValueError, r"state\['w/0.m'\] must be float64 of shape \(2, 3\), got .*\(3, 2\)"),
+    (a_state(m=np.ones(6)), ValueError, r"state\['w/0.m'\] must be float64 of shape \(2, 3\), got .*\(6,\)"),
+    (a_state(v=np.ones((2, 3), "f4")), ValueError, r"state\['w/0.v'\] must be float64 .*got float32"),
+    (a_state(step=np.array(1.0)), ValueError, r"state\['w/0.step'\] must be int64 .*got float64"),
+    (a_state(step=np.ones(3, int)), ValueError, r"state\['w/0.step'\] must be .*got .*\(3,\)"),
+    (a_state(m=[[1.0] * 3] * 2), TypeError, r"state\['w/0.m'\] must be .*got list"),
+    (a_state(m=None), TypeError, r"state\['w/0.m'\] must be .*got NoneType"),
     ([1, 2], TypeError, "state must be .*got list"),
     (None, TypeError, "state must be .*got NoneType"),
 ]

@@ -311,7 +311,7 @@ def states(module):
         resumes(module, make, False)
     for name, links in KEPT.items():
         assert set(module.Optimizer({"w": np.ones(3)}, getattr(module, name)()).state_dict()) == {
-            f"w.{k}" for k in links.split()
+            f"w/{k}" for k in links.split()
         }
     both = module.Optimizer({"w": np.ones(3)}, late()).state_dict()
     assert {k for k in both if not k.startswith("before.")} == {"w.step"}
