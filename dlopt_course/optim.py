@@ -563,7 +563,7 @@ def ema(
     params: dict,  # the parameters now, the same names, shapes and dtypes
     decay: float = 0.999,  # what is kept of the average, in [0, 1)
 ) -> dict:  # the new average; nothing is changed in place
-    "Exponential moving average of the weights: decay average + (1 - decay) params (Polyak and Juditsky 1992)."
+    "Exponential moving average of the weights: decay average + (1 - decay) params."
     decay = _fractions(decay=decay)
     _check_names("params", params, "average", average)
     params, average = ({name: _plain(x) for name, x in arrays.items()} for arrays in (params, average))
@@ -792,7 +792,7 @@ def _like(old, x):
 # %% ../nbs/02_gradient_descent.ipynb #optimizer
 def _split(rule):
     "The links that need all arrays at once with those before them, or None; and the rest, done group by group."
-    parts = rule.parts if rule.scope == "all" and rule.parts else (rule,)
+    parts = rule.parts or (rule,)
     last = max((i for i, part in enumerate(parts) if part.scope == "all"), default=-1) + 1
     before, rest = parts[:last], parts[last:] or (_stateless(lambda grad, param: grad),)
     return chain(*before) if before else None, rest[0] if len(rest) == 1 else chain(*rest)
