@@ -41,7 +41,8 @@ def is_current(path: Path, now: dict) -> bool:
 def measure(name: str, folder: Path = RESULTS, again: bool = False) -> bool:
     "Run one benchmark unless its result is current; whether it was run."
     path, module = folder / f"{name}.json", load(name)
-    now = origin(name, getattr(module, "CODE", ("dlopt_course/*.py",)))
+    code, packages = getattr(module, "CODE", ("dlopt_course/*.py",)), getattr(module, "PACKAGES", ("numpy", "torch"))
+    now = origin(name, code, packages)
     if not again and is_current(path, now):
         return False
     result = now | module.run()

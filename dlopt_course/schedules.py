@@ -365,6 +365,6 @@ def schedule_free_average(
     state, names = optimizer.state_dict(), list(optimizer.params)
     for key in state:
         path = key.removeprefix(names[0])
-        if re.fullmatch(r"(\.\d+)?\.x", path) and all(name + path in state for name in names):
+        if re.fullmatch(r"/(\d+\.)?x", path) and all(name + path in state for name in names):
             return {name: state[name + path] for name in names}
     raise ValueError("optimizer must have the rule schedule_free_sgd: it holds no averages")
