@@ -158,6 +158,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'dlopt_course.optim._adam_block': ('gradient_descent.html#_adam_block', 'dlopt_course/optim.py'),
                                     'dlopt_course.optim._adam_in_place': ('gradient_descent.html#_adam_in_place', 'dlopt_course/optim.py'),
                                     'dlopt_course.optim._adam_loop': ('gradient_descent.html#_adam_loop', 'dlopt_course/optim.py'),
+                                    'dlopt_course.optim._begun': ('gradient_descent.html#_begun', 'dlopt_course/optim.py'),
                                     'dlopt_course.optim._blockwise': ('gradient_descent.html#_blockwise', 'dlopt_course/optim.py'),
                                     'dlopt_course.optim._check_apart': ('gradient_descent.html#_check_apart', 'dlopt_course/optim.py'),
                                     'dlopt_course.optim._check_finite': ('gradient_descent.html#_check_finite', 'dlopt_course/optim.py'),

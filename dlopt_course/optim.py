@@ -826,6 +826,16 @@ def _move_whole(rule, group, state, grads):
     return _rebuilt(state, lambda path, x: _copy(x) if x is grad else x)  # the caller may write into its gradient
 
 
+def _begun(rule, group, params):
+    "A group's first state, which shares no memory with the parameters or a buffer."
+    param = group.gather(params, "param")
+
+    def apart(path, x):
+        return _copy(x) if x is param or (is_numpy_array(x) and np.may_share_memory(x, param)) else x
+
+    return _rebuilt(_started(rule, group.names[0], param), apart)
+
+
 class Optimizer:
     """Moves parameters in place by a rule: `Optimizer(params, adamw(lr=0.001)).step(grads)`.
 
@@ -850,8 +860,7 @@ class Optimizer:
         self._compiled = numbers >= _COMPILE_FROM if compiled is None else bool(compiled)
         self._groups = _groups(self.params, self._rule.scope == "element")
         self._first = self._before.init(self.params) if self._before else {}
-        started = [_started(self._rule, group.names[0], group.gather(self.params, "param")) for group in self._groups]
-        self._states = [_rebuilt(state, lambda path, x: _like(x, x)) for state in started]  # not views of what is given
+        self._states = [_begun(self._rule, group, self.params) for group in self._groups]
 
     def step(
         self,

@@ -251,6 +251,11 @@ def kept(module):
     saved["w/0.m"][:] = 7.0
     assert (to_numpy(optimizer.state_dict()["w/0.m"]) < 1).all()
     assert isinstance(optimizer.state_dict()["w/0.m"], torch.Tensor)
+    back = module.Rule(lambda p: {"start": p}, lambda g, s, p: (0.1 * (s["start"] - p) - 0.1 * g, s))
+    optimizer = module.Optimizer({"w": (w := torch.ones(3))}, back)
+    for _ in range(2):
+        optimizer.step({"w": torch.ones(3)})
+    assert_close(w, torch.full((3,), 0.81), rtol=1e-6)
     optimizer = module.Optimizer({"w": (w := np.ones(50))}, module.rmsprop(alpha=0.9, centered=True))
     for _ in range(400):
         optimizer.step({"w": np.linspace(0.1, 1.7, 50)})
@@ -436,6 +441,10 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_joined", "4  ->  5  in  _BLOCK // 4"): GROUPS,
     ("_joined", "end + p.size > _BLOCK // 4  ->  end + p.size < _BLOCK // 4"): GROUPS,
     ("_joined", "names and end + p.size > _BLOCK // 4  ->  names or end + p.size > _BLOCK // 4"): GROUPS,
+    (
+        "_begun",
+        "is_numpy_array(x) and np.may_share_memory(x, param)  ->  is_numpy_array(x) or np.may_share_memory(x, param)",
+    ): "one copy more",
     (
         "_like",
         "is_numpy_array(x) and (not is_numpy_array(old))  ->  is_numpy_array(x) or not is_numpy_array(old)",
