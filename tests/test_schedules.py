@@ -360,7 +360,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "error", "message"), BAD)
+@pytest.mark.parametrize(("name", "options", "error", "message"), BAD, ids=[f"{b[0]}-{i}" for i, b in enumerate(BAD)])
 def test_bad_arguments_are_refused(name, options, error, message):
     with pytest.raises(error, match=message):
         getattr(schedules, name)(**options)
