@@ -158,6 +158,11 @@ def schedule_free(module):
         found = module.schedule_free_average(optimizer)
         assert_close(found["w"], average, rtol=1e-10, atol=1e-13)
         assert found["v"].shape == (2, 3)
+    param = np.ones(3)
+    state = module.schedule_free_sgd().init(param)
+    param += 1  # whoever moves it in place must not move the averages
+    assert_close(state["z"], np.ones(3))
+    assert_close(state["x"], np.ones(3))
 
 
 def refusals(module):
