@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted import load, survivors
+from planted import definitions, load, survivors
 from test_optim import (
     BAD_AVERAGES,
     BAD_GRADS,
@@ -382,12 +382,6 @@ def _one_thread(monkeypatch):
 
 def test_the_battery_passes_as_it_is():
     battery(load(optim))
-
-
-def definitions(module):
-    "The functions and classes that a module defines, private ones too."
-    here = [n for n, f in inspect.getmembers(module) if getattr(f, "__module__", None) == module.__name__]
-    return [n for n in here if callable(getattr(module, n))]
 
 
 STRICT = "the lists have one length, as they are made"
