@@ -679,9 +679,8 @@ def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     m *= beta1
     m += np.multiply(g, rest1, out=scratch)
     np.multiply(g, g, out=scratch)
-    scratch *= rest2
     v *= beta2
-    v += scratch
+    v += np.multiply(scratch, rest2, out=scratch)
     np.sqrt(v, out=scratch)
     scratch += eps
     np.divide(m, scratch, out=scratch)
