@@ -25,8 +25,15 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    "The module of a benchmark; it may say in CODE which files it measures."
+    "The module of a benchmark."
     return importlib.import_module(f"benchmarks.{name}")
+
+
+def origin_of(name: str) -> dict:
+    "The origin of what a benchmark would measure now; its module may say which files and packages matter."
+    module = load(name)
+    code, packages = getattr(module, "CODE", ("dlopt_course/*.py",)), getattr(module, "PACKAGES", ("numpy", "torch"))
+    return origin(name, code, packages)
 
 
 def is_current(path: Path, now: dict) -> bool:
@@ -40,12 +47,10 @@ def is_current(path: Path, now: dict) -> bool:
 
 def measure(name: str, folder: Path = RESULTS, again: bool = False) -> bool:
     "Run one benchmark unless its result is current; whether it was run."
-    path, module = folder / f"{name}.json", load(name)
-    code, packages = getattr(module, "CODE", ("dlopt_course/*.py",)), getattr(module, "PACKAGES", ("numpy", "torch"))
-    now = origin(name, code, packages)
+    path, now = folder / f"{name}.json", origin_of(name)
     if not again and is_current(path, now):
         return False
-    result = now | module.run()
+    result = now | load(name).run()
     write_atomic(path, json.dumps({key: result[key] for key in KEYS}, indent=1, ensure_ascii=False) + "\n")
     return True
 

@@ -19,6 +19,7 @@ from statistics import quantiles
 from time import perf_counter, sleep
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from dlopt_course.core import num_threads
 
@@ -157,14 +158,15 @@ def wait_until_idle(
 
 @contextmanager
 def threads(
-    n: int,  # how many, for our code and torch's
+    n: int,  # how many, for our code, NumPy's matrix products and torch
 ) -> Iterator[None]:
-    "Inside, `num_threads()` is n and torch has as many."
+    "Inside, `num_threads()` is n, and BLAS and torch have as many."
     before, setting = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(n)
     torch.set_num_threads(n)
     try:
-        yield
+        with threadpool_limits(n, "blas"):
+            yield
     finally:
         torch.set_num_threads(before)
         os.environ.pop("OMP_NUM_THREADS")

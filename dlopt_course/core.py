@@ -13,16 +13,17 @@ import importlib
 import math
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from configparser import ConfigParser
 from configparser import Error as ConfigParserError
 from dataclasses import asdict, dataclass, fields
 from functools import cache, partial
 from html import escape
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -374,29 +375,39 @@ def num_threads() -> int:
 
 
 @cache
-def _pool(threads):
-    "Threads that wait for work: starting them anew takes as long as a million additions."
-    return ThreadPoolExecutor(threads, "dlopt")
+def _helpers(threads):
+    "The queue of that many threads that wait for work: starting them anew takes as long as a million additions."
+    jobs = SimpleQueue()
+    for _ in range(threads):
+        threading.Thread(target=_serve, args=(jobs,), name="dlopt", daemon=True).start()
+    return jobs
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not survive a fork
 
 
-def _draw(phases, failed):
-    "Does what is next until nothing is left. All threads share the iterators: who is slower draws less."
-    for todo, results, done in phases:
-        try:
+def _serve(jobs):
+    while True:
+        _draw(*jobs.get())
+
+
+def _draw(phases, at_work, failed):
+    "Does what is next until all is done. All threads share the iterators: who is slower draws less."
+    at_work.append(True)
+    try:
+        for todo, results, done in phases:
             for number, task in todo:
+                if failed:
+                    return
                 results[number] = task()
                 done.append(number)
-        except BaseException as e:
-            failed.append(e)
-            raise
-        while len(done) < len(results) and not failed:
-            time.sleep(0)  # another thread is at the last task of this phase: too short a wait to fall asleep
-        if failed:
-            return
+            while len(done) < len(results) and not failed:
+                time.sleep(0)  # another thread is at the last task of this phase: too short a wait to fall asleep
+    except BaseException as e:
+        failed.append(e)
+    finally:
+        at_work.pop()
 
 
 def in_phases(
@@ -404,16 +415,15 @@ def in_phases(
 ) -> list:  # for each phase, the list of their results
     "Calls the functions on `num_threads()` threads, those of a phase once all of the one before have returned."
     work = [(iter(enumerate(tasks)), [None] * len(tasks), []) for tasks in phases]
-    threads, failed = min(num_threads(), max(map(len, phases), default=0)), []
-    pool = _pool(threads - 1) if threads > 1 else None
-    others = [pool.submit(_draw, work, failed) for _ in range(threads - 1)]
-    try:
-        _draw(work, failed)  # this thread works too
-    finally:
-        began = [other for other in others if not other.cancel()]  # a thread that woke too late has nothing to do
-        wait(began)
-    for other in began:
-        other.result()  # raises what was raised there
+    job, others = (work, [], []), min(num_threads(), max(map(len, phases), default=0)) - 1
+    for _ in range(others):
+        _helpers(others).put(job)  # a ThreadPoolExecutor would do, but takes three times as long to wake a thread
+    _draw(*job)  # this thread works too
+    _, at_work, failed = job
+    if failed:
+        while at_work:
+            time.sleep(0)
+        raise failed[0]
     return [results for _, results, _ in work]
 
 

@@ -593,15 +593,9 @@ def _check_apart(params):
             raise ValueError(f"params must be different arrays, but {name!r} and {other!r} share memory")
 
 
-def _is_finite(x):
-    "Whether all numbers are; the sum of an array tells, unless it overflows."
-    xp = array_namespace(x)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(xp.isfinite(xp.sum(x))) or bool(xp.all(xp.isfinite(x)))
-
-
 def _check_finite(x):
-    if not _is_finite(x):
+    xp = array_namespace(x)
+    if not bool(xp.all(xp.isfinite(x))):
         raise FloatingPointError
 
 
@@ -633,6 +627,41 @@ _BLOCK = 2**17  # numbers in a block: gradient, parameter, state and scratch sta
 _kept = threading.local()
 
 
+def _cut(start, stop, size):
+    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
+
+
+def _shares(size):
+    "An equal part of an array for each thread, of one block at least."
+    return _cut(0, size, max(_BLOCK, -(-size // num_threads())))
+
+
+@np.errstate(over="ignore")
+def _by_blocks(work, rows):
+    "A thread's share, block by block."
+    for block in _cut(rows.start, rows.stop, _BLOCK):
+        work(block)
+
+
+def _finite_loop(x, largest):
+    "Whether all numbers are finite, to be compiled."
+    finite = True
+    for i in range(x.size):
+        finite &= abs(x[i]) <= largest
+    return finite
+
+
+def _check_flat(x, compiled):
+    "Raises FloatingPointError unless all numbers of a flat NumPy array are finite."
+    if compiled:
+        finite = _compiled(_finite_loop)(x, np.finfo(x.dtype).max)
+    else:
+        blocks = ((block, _scratch("finite", block.stop - block.start, np.bool_)) for block in _cut(0, x.size, _BLOCK))
+        finite = all(np.isfinite(x[block], out=out).all() for block, out in blocks)
+    if not finite:
+        raise FloatingPointError
+
+
 def _scratch(key, size, dtype):
     "A buffer of this thread for one purpose, kept for the next block: fresh memory is mapped page by page, slowly."
     buffer = getattr(_kept, key, None)
@@ -642,7 +671,6 @@ def _scratch(key, size, dtype):
     return buffer[:size]
 
 
-@np.errstate(over="ignore")
 def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     "Adam on one block, in place: twelve passes over numbers that stay in the cache, one scratch array."
     scratch = _scratch("adam", p.size, p.dtype)
@@ -658,7 +686,8 @@ def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     scratch += eps
     np.divide(m, scratch, out=scratch)
     scratch *= move
-    p *= shrink
+    if shrink != 1:
+        p *= shrink
     p += scratch
 
 
@@ -672,10 +701,10 @@ def _adam_loop(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
 
 
 @cache
-def _compiled_adam():
+def _compiled(loop):
     import numba  # takes half a second to load, and as long to compile on first use
 
-    return numba.njit(nogil=True, cache=True, error_model="numpy")(_adam_loop)
+    return numba.njit(nogil=True, cache=True, error_model="numpy")(loop)
 
 
 def _adam_in_place(lr, betas, eps, weight_decay, decoupled, grad, states, param, compiled):
@@ -687,23 +716,17 @@ def _adam_in_place(lr, betas, eps, weight_decay, decoupled, grad, states, param,
     l2, shrink = (0.0, 1 - rate * weight_decay) if decoupled else (weight_decay, 1.0)
     numbers = beta1, 1 - beta1, beta2, 1 - beta2, eps * root, -rate * root / (1 - beta1**t), l2, shrink
     numbers = [param.dtype.type(x) for x in numbers]
-    arrays, kernel = (param, grad, state["m"], state["v"]), _compiled_adam() if compiled else _adam_block
+    arrays, kernel = (param, grad, state["m"], state["v"]), _compiled(_adam_loop) if compiled else _adam_block
     after = {at: {**state, "step": t}, len(states) - 1: {"step": clock + 1}}
     states = tuple(after.get(i, s) for i, s in enumerate(states))
-    return lambda rows: kernel(*(x[rows] for x in arrays), *numbers), lambda: states
+
+    def work(rows):
+        kernel(*(x[rows] for x in arrays), *numbers)
+
+    return work if compiled else partial(_by_blocks, work), lambda: states
 
 # %% ../nbs/02_gradient_descent.ipynb #groups
 _COMPILE_FROM = 2**18  # numbers from which loading the compiled kernel pays
-
-
-def _cut(start, stop, size):
-    return [slice(i, min(i + size, stop)) for i in range(start, stop, size)]
-
-
-def _one_by_one(work, rows):
-    "A thread's share, block by block."
-    for block in _cut(rows.start, rows.stop, _BLOCK):
-        work(block)
 
 
 class _Group(NamedTuple):
@@ -722,12 +745,14 @@ class _Group(NamedTuple):
         out = _scratch(key, self.spans[-1].stop, self.params[0].dtype)
         return np.concatenate([arrays[name].reshape(-1) for name in self.names], out=out)
 
-    def tasks(self, work, arrays, size):
-        "work(numbers) on the group's numbers, in parts of `size` where it is one flat array."
-        if not self.flat or self.spans:
-            return [lambda: work(self.gather(arrays, "grad"))]
-        x = arrays[self.names[0]].reshape(-1)
-        return [partial(work, x[rows]) for rows in _cut(0, x.size, size)]
+    def checks(self, grads, compiled):
+        "Tasks that raise FloatingPointError unless the group's gradients are finite."
+        if not self.flat:
+            return [partial(_check_finite, grads[self.names[0]])]
+        if self.spans:
+            return [lambda: _check_flat(self.gather(grads, "grad"), compiled)]
+        grad = grads[self.names[0]].reshape(-1)
+        return [partial(_check_flat, grad[rows], compiled) for rows in _shares(grad.size)]
 
     def pieces(self, x):
         "What belongs to each parameter of an array like that of the group, or of a number."
@@ -802,7 +827,6 @@ def _blockwise(rule, grad, state, param):
     "The readable update, in place on flat NumPy arrays; called with blocks, so that what it makes stays in the cache."
     numbers = {}
 
-    @np.errstate(over="ignore")
     def work(rows):
         part = _rebuilt(state, lambda path, x: x[rows] if np.ndim(x) else x)
         move, after = rule.update(grad[rows], part, param[rows])
@@ -813,7 +837,7 @@ def _blockwise(rule, grad, state, param):
             else:
                 numbers[path] = new
 
-    return work, lambda: _rebuilt(state, lambda path, x: numbers.get(path, x))
+    return partial(_by_blocks, work), lambda: _rebuilt(state, lambda path, x: numbers.get(path, x))
 
 
 @np.errstate(over="ignore")
@@ -884,7 +908,7 @@ class Optimizer:
         if not self.check_finite:
             return []
         looked_at = [group for group in self._groups if on_host(group.params[0])]
-        return [task for group in looked_at for task in group.tasks(_check_finite, grads, 2 * _BLOCK)]
+        return [check for group in looked_at for check in group.checks(grads, self._compiles(group.params[0]))]
 
     def _moves(self, group, state, grads):
         "The tasks that update a group's parameters, and a function that makes its new state of their results."
@@ -894,22 +918,23 @@ class Optimizer:
             return [partial(self._move_joined, group, state, grads)], itemgetter(0)
         param, grad = group.params[0], grads[group.names[0]].reshape(-1)
         work, finish = self._in_place(grad, state, param)
-        share = 2 * _BLOCK if self._compiled else max(_BLOCK, -(-param.size // num_threads()))
-        return [partial(_one_by_one, work, rows) for rows in _cut(0, param.size, share)], lambda results: finish()
+        return [partial(work, rows) for rows in _shares(param.size)], lambda results: finish()
 
     def _in_place(self, grad, state, param):
         "work(rows), which updates that part in place, and a function that returns the new state."
         if self._rule.in_place is None:
             return _blockwise(self._rule, grad, state, param)
-        return self._rule.in_place(
-            grad, state, param, self._compiled and param.dtype.char in "fd" and param.dtype.isnative
-        )
+        return self._rule.in_place(grad, state, param, self._compiles(param))
+
+    def _compiles(self, param):
+        "Whether compiled code works on such an array."
+        return self._compiled and is_numpy_array(param) and param.dtype.char in "fd" and param.dtype.isnative
 
     def _move_joined(self, group, state, grads):
         "Updates small arrays together; returns their new state."
         param = group.gather(self.params, "param")
         work, finish = self._in_place(group.gather(grads, "grad"), state, param)
-        work(slice(None))
+        work(slice(0, param.size))
         for p, span in zip(group.params, group.spans, strict=True):
             p[:] = param[span]
         return finish()

@@ -55,6 +55,12 @@ def mutants(source: str, name: str) -> Iterator[Mutant]:
             yield Mutant(what + f"  ({seen[what]})" * (seen[what] > 1), _replaced(definition, place, wrong))
 
 
+def definitions(module: types.ModuleType) -> list[str]:
+    "The functions and classes that a module defines, private ones too."
+    here = {name: x for name, x in vars(module).items() if getattr(x, "__module__", None) == module.__name__}
+    return sorted(name for name, x in here.items() if callable(x))
+
+
 def survivors(module: types.ModuleType, name: str, battery: Callable) -> set[str]:
     "What was planted in the function or class and not noticed by `battery`."
     return {m.what for m in mutants(inspect.getsource(module), name) if not _noticed(m, module, battery)}

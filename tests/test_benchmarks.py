@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 from benchmarks import __main__ as bench
@@ -148,15 +149,20 @@ def test_peak_memory_ends_tracing_after_an_error():
     assert not measure.tracemalloc.is_tracing()
 
 
+def blas_threads():
+    "How many threads each BLAS library that is loaded uses."
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
 @pytest.mark.parametrize("setting", [None, "3"])
 def test_threads_are_set_and_put_back(setting, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if setting:
         monkeypatch.setenv("OMP_NUM_THREADS", setting)
-    before = torch.get_num_threads()
+    before, blas = torch.get_num_threads(), blas_threads()
     with measure.threads(1):
-        assert (num_threads(), torch.get_num_threads()) == (1, 1)
-    assert (os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()) == (setting, before)
+        assert (num_threads(), torch.get_num_threads(), set(blas_threads())) == (1, 1, {1})
+    assert (os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads(), blas_threads()) == (setting, before, blas)
 
 
 # Origin

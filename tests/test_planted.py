@@ -1,10 +1,8 @@
 """Planted errors: a wrong sign, factor, constant or limit in any function of a lesson makes a check fail."""
 
-import inspect
-
 import numpy as np
 import pytest
-from planted import load, mutants, survivors
+from planted import definitions, load, mutants, survivors
 from scipy import special
 from test_losses import BAD_CALLS, reference
 
@@ -127,11 +125,6 @@ def test_the_battery_passes_as_it_is():
     battery(load(losses))
 
 
-def functions(module):
-    "The functions that a module defines, private ones too."
-    return [n for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
-
-
 TWO_AXES = "the arrays have two axes: the last is the second"
 UNUSED = "what stands there is multiplied by 0 or not chosen"
 NO_SHIFT = "with the shift or without, the results agree; the bound decides on speed"
@@ -166,13 +159,13 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
 }
 
 
-@pytest.mark.parametrize("name", functions(losses))
+@pytest.mark.parametrize("name", definitions(losses))
 def test_planted_errors_are_caught(name):
     assert survivors(losses, name, battery) == {what for function, what in EQUIVALENT if function == name}
 
 
 def test_equivalent_changes_are_of_functions_that_exist():
-    assert {function for function, _ in EQUIVALENT} <= set(functions(losses))
+    assert {function for function, _ in EQUIVALENT} <= set(definitions(losses))
 
 
 def test_planting_finds_every_kind_of_error():

@@ -1,6 +1,5 @@
 """Planted errors: a wrong sign, factor, constant or limit in any schedule makes a check fail."""
 
-import inspect
 import itertools
 import math
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import schedulefree
 import torch
-from planted import load, survivors
+from planted import definitions, load, survivors
 from test_schedules import (
     BAD,
     ONE_CYCLE,
@@ -158,6 +157,11 @@ def schedule_free(module):
         found = module.schedule_free_average(optimizer)
         assert_close(found["w"], average, rtol=1e-10, atol=1e-13)
         assert found["v"].shape == (2, 3)
+    param = np.ones(3)
+    state = module.schedule_free_sgd().init(param)
+    param += 1  # whoever moves it in place must not move the averages
+    assert_close(state["z"], np.ones(3))
+    assert_close(state["x"], np.ones(3))
 
 
 def refusals(module):
@@ -192,15 +196,6 @@ def states(module):
             plateau.load_state_dict(before | change)
     assert plateau.state_dict() == before
     plateau.load_state_dict(before | {"current": 1.0, "num_bad_epochs": 0})
-
-
-def definitions(module):
-    "The functions and classes that a module defines, private ones too."
-    return [
-        name
-        for name, x in vars(module).items()
-        if inspect.isfunction(x) | inspect.isclass(x) and x.__module__ == module.__name__
-    ]
 
 
 def test_the_battery_passes_as_it_is():

@@ -1,1 +1,4 @@
-"""What makes an answer to an exercise right. One module a lesson, found by `core.check("lesson-exercise", answer)`."""
+"""What makes an answer to an exercise right, found by `core.check("lesson-exercise", answer)`.
+
+One module a lesson; `judge` is what they share.
+"""

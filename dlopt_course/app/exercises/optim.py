@@ -1,7 +1,6 @@
 """Checks of the exercises of lesson 2. Each looks for the likely mistakes first, so that the message names them."""
 
 import math
-import warnings
 from fractions import Fraction
 from itertools import count
 
@@ -10,34 +9,9 @@ import scipy.optimize
 import scipy.signal
 import torch
 
+from dlopt_course.app.exercises.judge import close, number, quietly, rule_out
 from dlopt_course.core import expect
 from dlopt_course.optim import Rule, add_decayed_weights, chain, scale_by_learning_rate, scale_by_momentum
-
-
-def _close(a, b, tolerance=1e-9) -> bool:
-    "Whether two results agree in shape and in every value."
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
-
-
-def _quietly(answer, *args, **options):
-    "The answer's result; what is not finite is judged by the value, not by NumPy's warning."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return answer(*args, **options)
-
-
-def _rule_out(got, mistakes: dict) -> None:
-    "Known mistakes by the message that names them: none may give what the answer gave."
-    for message, value in mistakes.items():
-        expect(not _close(got, value), message)
-
-
-def _number(value, what: str) -> float:
-    "The value as a float, if it is one finite real number."
-    good = isinstance(value, (int, float, np.number)) or (isinstance(value, np.ndarray) and value.ndim == 0)
-    expect(good and np.isreal(value) and np.isfinite(value), f"{what} should be one finite number, got {value!r:.60}")
-    return float(value)
 
 
 def _numbers(result, *what: str) -> list[float]:
@@ -45,12 +19,12 @@ def _numbers(result, *what: str) -> list[float]:
     good = isinstance(result, (tuple, list)) or (isinstance(result, np.ndarray) and result.ndim > 0)
     good = good and len(result) == len(what)
     expect(good, f"return {len(what)} numbers, {' and '.join(what)}, got {result!r:.60}")
-    return [_number(value, name) for value, name in zip(result, what, strict=True)]
+    return [number(value, name) for value, name in zip(result, what, strict=True)]
 
 
 def _whole(value, what: str) -> int:
     "The value as an int, if it is a whole number."
-    value = _number(value, what)
+    value = number(value, what)
     expect(value == round(value), f"{what} should be a whole number, got {value:.6g}; round it up")
     return round(value)
 
@@ -66,14 +40,14 @@ def best(answer) -> None:
     "Exercise 1. With one or two curvatures some mistakes are right, so four come first."
     for curvatures in ([2.0, 0.5, 8.0, 5.0], [1.0, 0.04], [4.0, 4.0], [0.3]):
         given = np.array(curvatures)
-        rate, factor = _numbers(_quietly(answer, given), "the rate", "the factor")
+        rate, factor = _numbers(quietly(answer, given), "the rate", "the factor")
         expect(given.tolist() == curvatures, "the array that came in was changed; sort a copy, or do not sort at all")
         if len(curvatures) == 4:
             _rule_out_best(given, rate, factor)
         best_rate, least = _least_factor(given)
         told = f"for curvatures {curvatures} the"
-        expect(_close(rate, best_rate), f"{told} rate is {rate:.6g}, should be {best_rate:.6g}")
-        expect(_close(factor, least), f"the rate is right; {told} factor is {factor:.6g}, should be {least:.6g}")
+        expect(close(rate, best_rate), f"{told} rate is {rate:.6g}, should be {best_rate:.6g}")
+        expect(close(factor, least), f"the rate is right; {told} factor is {factor:.6g}, should be {least:.6g}")
 
 
 def _least_factor(curvatures) -> np.ndarray:
@@ -86,7 +60,7 @@ def _rule_out_best(curvatures, rate, factor) -> None:
     "Known mistakes of exercise 1."
     low, high = min(curvatures), max(curvatures)
     best_rate, least = _least_factor(curvatures)
-    _rule_out([rate, factor], {"the other way round: first the rate, then the factor": [least, best_rate]})
+    rule_out([rate, factor], {"the other way round: first the rate, then the factor": [least, best_rate]})
     rates = {
         "1 / L is the safe step of the descent lemma; go further, until both ends are equally slow": 1 / high,
         "2 / L is the edge: there the steepest direction does not shrink at all": 2 / high,
@@ -95,8 +69,8 @@ def _rule_out_best(curvatures, rate, factor) -> None:
         "half of the best: solve 1 - rate * least = rate * largest - 1": 1 / (low + high),
         "that is the best rate of momentum, with square roots": 4 / (math.sqrt(low) + math.sqrt(high)) ** 2,
     }
-    _rule_out(rate, rates)
-    _rule_out(factor, _wrong_factors(high / low))
+    rule_out(rate, rates)
+    rule_out(factor, _wrong_factors(high / low))
 
 
 def _wrong_factors(kappa) -> dict:
@@ -121,15 +95,15 @@ _METHODS = "the steps of gradient descent", "the steps of momentum"
 
 def steps(answer) -> None:
     "Exercise 2."
-    pairs = [_numbers(_quietly(answer, float(k), float(s)), *_METHODS) for k, s in zip(_KAPPAS, _SHRINKS, strict=True)]
+    pairs = [_numbers(quietly(answer, float(k), float(s)), *_METHODS) for k, s in zip(_KAPPAS, _SHRINKS, strict=True)]
     got = [[_whole(pair[i], name) for pair in pairs] for i, name in enumerate(_METHODS)]
     numbers = _KAPPAS, [math.isqrt(kappa) for kappa in _KAPPAS]
     right = [_counted(k) for k in numbers]
-    _rule_out(got, {"the other way round: gradient descent first": right[::-1]})
-    _rule_out(got[0], {"gradient descent has kappa itself; only momentum has its root": right[1]})
-    _rule_out(got[1], {"momentum has the square root of kappa where gradient descent has kappa": right[0]})
+    rule_out(got, {"the other way round: gradient descent first": right[::-1]})
+    rule_out(got[0], {"gradient descent has kappa itself; only momentum has its root": right[1]})
+    rule_out(got[1], {"momentum has the square root of kappa where gradient descent has kappa": right[0]})
     for name, k, ours, good in zip(_METHODS, numbers, got, right, strict=True):
-        _rule_out(ours, {f"{name}: {message}": value for message, value in _wrong_counts(k).items()})
+        rule_out(ours, {f"{name}: {message}": value for message, value in _wrong_counts(k).items()})
         for case in zip(_KAPPAS, _SHRINKS, ours, good, strict=True):
             told = f"{name}, " + "for kappa = {} and shrink = {}: got {}, should be {}".format(*case)
             expect(case[2] == case[3], told)
@@ -178,9 +152,9 @@ def nesterov(answer) -> None:
         "this is the look-ahead point theta + beta v, which libraries keep; return theta": _nesterov_by_torch(1)[0],
         "one step too many": _nesterov_by_torch(2)[1],
     }
-    _rule_out(one, mistakes)
+    rule_out(one, mistakes)
     told = f"got {one.round(4).tolist()}, should be {(_THETA - first).round(4).tolist()}"
-    expect(_close(one, _THETA - first), f"without velocity the first step is plain gradient descent: {told}")
+    expect(close(one, _THETA - first), f"without velocity the first step is plain gradient descent: {told}")
     _judge_nesterov(_array(answer(_slope, theta, _LR, _BETA, 7), theta.shape, "theta after seven steps"))
 
 
@@ -193,10 +167,10 @@ def _judge_nesterov(got) -> None:
         "the velocity is forgotten: this is plain gradient descent": _coast(0.0, beta=0.0),
         "this coasts twice: the new v holds beta times the old one already": _coast(_BETA, twice=_BETA),
     }
-    _rule_out(got, mistakes)
+    rule_out(got, mistakes)
     right = _nesterov_by_torch(7)[1]
     told = f"got {got.round(4).tolist()}, should be {right.round(4).tolist()}"
-    expect(_close(got, right), f"the first step is right; after seven steps {told}")
+    expect(close(got, right), f"the first step is right; after seven steps {told}")
 
 
 def _coast(look: float, beta: float = _BETA, twice: float = 0.0) -> np.ndarray:
@@ -226,13 +200,13 @@ def bug(answer) -> None:
     "Exercise 4: the first step by its direction, (param - new param) / lr, then four steps of torch."
     given = {"param": np.ones(6), "grad": _SIZES.copy(), "m": np.zeros(6), "v": np.zeros(6)}
     before = {name: array.copy() for name, array in given.items()}
-    param, m, _ = _three(_quietly(answer, *given.values(), 1), 1)
+    param, m, _ = _three(quietly(answer, *given.values(), 1), 1)
     for name, array in given.items():
         kept = np.array_equal(array, before[name])
         expect(kept, f"the {name} that came in was changed; make a new array, as in m = beta1 * m + …, not m *= beta1")
     expect(np.all(np.isfinite(param)), "not finite where the gradient is 0: eps has to prevent 0 / 0")
-    _rule_out((1 - param) / 1e-3, _wrong_directions(_SIZES))
-    _rule_out(m, {"return m and v as they are kept; m_hat and v_hat are for this step alone": _SIZES})
+    rule_out((1 - param) / 1e-3, _wrong_directions(_SIZES))
+    rule_out(m, {"return m and v as they are kept; m_hat and v_hat are for this step alone": _SIZES})
     for options in ({}, {"lr": 0.1, "beta1": 0.5, "beta2": 0.9, "eps": 1e-3}):
         _judge_bug(answer, options)
 
@@ -267,11 +241,11 @@ def _judge_bug(answer, options) -> None:
     before = (np.zeros(6),) * 3
     for t, (grad, after) in enumerate(_adam_by_torch(**options), 1):
         param, m, v = before
-        got = _three(_quietly(answer, param.copy(), grad.copy(), m.copy(), v.copy(), t, **options), t)
+        got = _three(quietly(answer, param.copy(), grad.copy(), m.copy(), v.copy(), t, **options), t)
         for name, a, b in zip(("param", "m", "v"), got, after, strict=True):
             i, told = np.argmax(np.abs(a - b)), f"{name} is wrong after step {t} with {options or 'the defaults'}"
             told = f"{told}: where the gradient is {grad[i]:g} it is {a[i]:.6g}, should be {b[i]:.6g}"
-            expect(_close(a, b), f"{told}; there were two mistakes, no more")
+            expect(close(a, b), f"{told}; there were two mistakes, no more")
         before = after
 
 
@@ -294,9 +268,9 @@ _EDGES = [(1.0, 1.0, 4.0, 0.5), (0.1, 1.0, 1.0, 10.0), (0.5, 1.0, 0.0, 1.0)]  # 
 
 def batch(answer) -> None:
     "Exercise 5."
-    _rule_out([_whole(_quietly(answer, *run), "the batch size") for run in _RUNS], _wrong_batches(*np.transpose(_RUNS)))
+    rule_out([_whole(quietly(answer, *run), "the batch size") for run in _RUNS], _wrong_batches(*np.transpose(_RUNS)))
     for run in _RUNS + _EDGES:
-        size = _whole(_quietly(answer, *run), "the batch size")
+        size = _whole(quietly(answer, *run), "the batch size")
         told = "for lr = {}, curvature = {}, variance = {}, target = {}".format(*run)
         expect(size >= 1, f"{told}: got {size}, but a batch has at least one example")
         smallest = next(b for b in count(1) if _settles_at(b, *run[:3]) <= run[3])
@@ -345,7 +319,7 @@ def _flat(grads: dict) -> np.ndarray:
 def _clipped(answer, grads: dict, max_norm: float) -> np.ndarray:
     "The answer in one array, if it is a new dict of the same names and shapes, and the old one is as it was."
     given = {name: g.copy() for name, g in grads.items()}
-    result = _quietly(answer, given, max_norm)
+    result = quietly(answer, given, max_norm)
     expect(isinstance(result, dict), f"return a dict of arrays, got {result!r:.60}")
     expect(result is not given, "return a new dict, not the one that came in")
     same = given.keys() == grads.keys() and all(np.array_equal(given[name], g) for name, g in grads.items())
@@ -357,13 +331,13 @@ def _clipped(answer, grads: dict, max_norm: float) -> np.ndarray:
 def clip(answer) -> None:
     "Exercise 6. The norm is a whole number, so that the right factor is known."
     old, got = _flat(_GRADS), _clipped(answer, _GRADS, 3.25)
-    _rule_out(got, _wrong_clips(old))
+    rule_out(got, _wrong_clips(old))
     told = f"{old.tolist()} has norm 13 and was clipped to norm 3.25: got {got.round(4).tolist()}"
-    expect(_close(got, old / 4), f"{told}, should be {(old / 4).tolist()}")
+    expect(close(got, old / 4), f"{told}, should be {(old / 4).tolist()}")
     for max_norm in (13.0, 26.0):
         got = _clipped(answer, _GRADS, max_norm)
-        _rule_out(got, {"short gradients were made longer: the factor is never above 1": 2 * old})
-        expect(_close(got, old), f"gradients of norm 13 should stay as they are at max_norm {max_norm}, got {got}")
+        rule_out(got, {"short gradients were made longer: the factor is never above 1": 2 * old})
+        expect(close(got, old), f"gradients of norm 13 should stay as they are at max_norm {max_norm}, got {got}")
     _judge_zeros(answer)
     _judge_clip(answer)
 
@@ -405,7 +379,7 @@ def _judge_clip(answer) -> None:
     right = np.concatenate([tensor.grad.numpy().ravel() for tensor in tensors])
     got = _clipped(answer, grads, 10.0)
     expect(np.all(np.isfinite(got)), "not finite where one array is 0 and others are not")
-    expect(_close(got, right, 1e-6), "right for two arrays, not equal to torch's for three of other shapes")
+    expect(close(got, right, 1e-6), "right for two arrays, not equal to torch's for three of other shapes")
 
 
 _START = np.array([3.0, -2.0, 0.5, 2.0])
@@ -441,10 +415,10 @@ def signum(answer) -> None:
     rule, grads = answer(0.1, 0.9, 0.5), _few_grads()
     got = _follow(rule, grads)
     for message, names in _WRONG_CHAINS.items():
-        _rule_out(got, {message: _follow(chain(*map(_LINKS.get, names.split())), grads)})
+        rule_out(got, {message: _follow(chain(*map(_LINKS.get, names.split())), grads)})
     _judge_signum(got, _signum_by_torch(grads, 0.1, 0.9, 0.5), "lr = 0.1, momentum = 0.9, weight_decay = 0.5")
     again = "the second time it moves otherwise: what a rule remembers belongs into its state, which init makes"
-    expect(_close(_follow(rule, grads), got), again)
+    expect(close(_follow(rule, grads), got), again)
     plain = _follow(answer(0.2, 0.0, 0.0), grads)
     _judge_signum(plain, _signum_by_torch(grads, 0.2, 0.0, 0.0), "lr = 0.2, momentum = 0, weight_decay = 0")
 
@@ -492,10 +466,10 @@ def _signum_by_torch(grads, lr, momentum, decay) -> np.ndarray:
 def _judge_signum(got, right, where: str) -> None:
     "What is left to say of exercise 7: the first step that is wrong."
     still = "a weight whose gradients are 0 moves by its decay alone: the sign of 0 is 0"
-    expect(_close(got[:, 3], right[:, 3]) or not _close(got[:, :3], right[:, :3]), still)
+    expect(close(got[:, 3], right[:, 3]) or not close(got[:, :3], right[:, :3]), still)
     for step, (a, b) in enumerate(zip(got, right, strict=True)):
         told = f"got {a.round(4).tolist()}, should be {b.round(4).tolist()}"
-        expect(_close(a, b), f"for {where} the weights after step {step + 1} are wrong: {told}")
+        expect(close(a, b), f"for {where} the weights after step {step + 1} are wrong: {told}")
 
 
 CHECKS = {

@@ -6,32 +6,14 @@ import numpy as np
 import torch
 from torch.optim import lr_scheduler
 
+from dlopt_course.app.exercises.judge import close, number, rule_out
 from dlopt_course.core import expect
-
-
-def _close(a, b, tolerance=1e-9) -> bool:
-    "Whether two results agree in shape and in every value."
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
-
-
-def _number(value, what: str) -> float:
-    "The value as a float, if it is one finite real number."
-    good = isinstance(value, (int, float, np.number)) and np.isreal(value) and math.isfinite(value)
-    expect(good, f"{what} should be one finite number, got {value!r:.60}")
-    return float(value)
-
-
-def _rule_out(got, mistakes: dict) -> None:
-    "Known mistakes by the message that names them: none may give what the answer gave."
-    for message, value in mistakes.items():
-        expect(not _close(got, value), message)
 
 
 def _same_at_every_step(got, right, where: str = "") -> None:
     "The first step at which two schedules differ, if there is one."
     for step, (a, b) in enumerate(zip(got, right, strict=True)):
-        expect(_close(a, b), f"{where}the factor at step {step} is {a:.4g}, should be {b:.4g}")
+        expect(close(a, b), f"{where}the factor at step {step} is {a:.4g}, should be {b:.4g}")
 
 
 def _torch_rates(make, steps: int) -> list[float]:
@@ -48,17 +30,17 @@ def _torch_rates(make, steps: int) -> list[float]:
 def floor(answer) -> None:
     "Exercise 1."
     for curvature, noise, target in ((0.2, 3.0, 0.4), (5.0, 0.1, 0.001), (1.0, 1.0, 0.05)):
-        got = _number(answer(curvature, noise, target), "the rate")
+        got = number(answer(curvature, noise, target), "the rate")
         small = 2 * curvature * target / noise**2
         mistakes = {
             "that is the approximation for small rates; keep the term with curvature squared": small,
             "half of what is allowed: for small rates the floor is rate * noise^2 / (2 curvature)": small / 2,
             "this is the floor of the rate `target`; solve for the rate": _floor(target, curvature, noise),
         }
-        _rule_out(got, mistakes)
+        rule_out(got, mistakes)
         told = f"with curvature {curvature} and noise {noise} the rate {got:.4g} has the floor"
         reached = _floor(got, curvature, noise)
-        expect(_close(reached, target), f"{told} {reached:.4g}, wanted {target}")
+        expect(close(reached, target), f"{told} {reached:.4g}, wanted {target}")
 
 
 def _floor(rate, curvature, noise) -> float:
@@ -70,13 +52,13 @@ def _floor(rate, curvature, noise) -> float:
 def gamma(answer) -> None:
     "Exercise 2."
     for steps, last in ((101, 0.01), (11, 0.5), (2, 0.1)):
-        got = _number(answer(steps, last), "gamma")
-        _rule_out(got, {"that is the logarithm of gamma: take its exponential": math.log(last) / (steps - 1)})
+        got = number(answer(steps, last), "gamma")
+        rule_out(got, {"that is the logarithm of gamma: take its exponential": math.log(last) / (steps - 1)})
         late = "one step late: steps are counted from 0, so the last one has the number steps - 1"
-        _rule_out(got, {late: last ** (1 / steps)})
+        rule_out(got, {late: last ** (1 / steps)})
         told = f"for {steps} steps and last = {last} the factor at the last step is {got ** (steps - 1):.4g}"
         expect(got <= 1, f"{told}: the factor grows; gamma should be below 1")
-        expect(_close(got ** (steps - 1), last), told)
+        expect(close(got ** (steps - 1), last), told)
 
 
 _PARTS = [lambda t: 0.1 + 0.9 * min(t, 10) / 10, lambda t: 0.5 ** (t // 20), lambda t: 0.9**t]
@@ -97,37 +79,37 @@ def sequence(answer) -> None:
     "Exercise 3."
     schedule = answer(list(_PARTS), _STARTS[1:])
     expect(callable(schedule), f"return a schedule, a function of the step, not {schedule!r:.40}")
-    got = [_number(schedule(step), f"the factor at step {step}") for step in range(80)]
-    number = [sum(start <= t for start in _STARTS) - 1 for t in range(80)]
+    got = [number(schedule(step), f"the factor at step {step}") for step in range(80)]
+    part = [sum(start <= t for start in _STARTS) - 1 for t in range(80)]
     late = [max(sum(start < t for start in _STARTS) - 1, 0) for t in range(80)]
     mistakes = {
         "each schedule counts from its own milestone; yours were asked for the step itself": [
-            _PARTS[k](t) for t, k in enumerate(number)
+            _PARTS[k](t) for t, k in enumerate(part)
         ],
         "one step late: at its milestone the next schedule has begun": [
             _PARTS[k](t - _STARTS[k]) for t, k in enumerate(late)
         ],
     }
-    _rule_out(got, mistakes)
+    rule_out(got, mistakes)
     _judge_sequence(got, answer([_PARTS[2]], []))
 
 
 def _judge_sequence(got, single) -> None:
     "What is left to say of exercise 3; `single` has one part and no milestone."
     _same_at_every_step(got, _torch_rates(_sequence_of_torch, 80), "with milestones 10 and 60 ")
-    expect(_close(single(3), 0.9**3), "one schedule and no milestone should be that schedule")
+    expect(close(single(3), 0.9**3), "one schedule and no milestone should be that schedule")
 
 
 def wsd(answer) -> None:
     "Exercise 4."
     steps = range(160)
-    got = [_number(answer(t, 100, 10, 40), f"the factor at step {t}") for t in steps]
-    expect(not _close(got[5], 0.6), "the warm-up is one step early: the factor is 0 at step 0, and 1 at step `warmup`")
-    expect(_close(got[5], 0.5), f"halfway through a warm-up of 10 steps the factor should be 0.5, got {got[5]:.4g}")
-    expect(_close(got[30], 1), f"between warm-up and decay the factor should be 1, got {got[30]:.4g} at step 30")
+    got = [number(answer(t, 100, 10, 40), f"the factor at step {t}") for t in steps]
+    expect(not close(got[5], 0.6), "the warm-up is one step early: the factor is 0 at step 0, and 1 at step `warmup`")
+    expect(close(got[5], 0.5), f"halfway through a warm-up of 10 steps the factor should be 0.5, got {got[5]:.4g}")
+    expect(close(got[30], 1), f"between warm-up and decay the factor should be 1, got {got[30]:.4g} at step 30")
     begins = "`decay` is how many steps the way down takes, at the end; it is not the step at which it begins"
-    expect(not _close(got[50], 5 / 6), begins)
-    expect(_close(got[80], 0.5), f"halfway down, at step 80 of 100 with decay 40, it should be 0.5, got {got[80]:.4g}")
+    expect(not close(got[50], 5 / 6), begins)
+    expect(close(got[80], 0.5), f"halfway down, at step 80 of 100 with decay 40, it should be 0.5, got {got[80]:.4g}")
     expect(got[150] >= 0, f"beyond the end the line goes on: {got[150]:.4g} at step 150; a rate is never negative")
     _same_at_every_step(got, np.interp(steps, [0, 10, 60, 100], [0, 1, 1, 0]))
 
@@ -136,7 +118,7 @@ def restart(answer) -> None:
     "Exercise 5."
     for period in (4, 7):
         steps = np.arange(3 * period)
-        got = [_number(answer(int(t), period), f"the factor at step {t}") for t in steps]
+        got = [number(answer(int(t), period), f"the factor at step {t}") for t in steps]
 
         def wave(position, length):
             return (1 + np.cos(np.pi * position / length)) / 2
@@ -146,7 +128,7 @@ def restart(answer) -> None:
             "squeezed: within a cycle the factor should not quite reach 0": wave(steps % period, period - 1),
             "without the remainder it rises again slowly; a restart is a jump back to 1": wave(steps, period),
         }
-        _rule_out(got, mistakes)
+        rule_out(got, mistakes)
         right = _torch_rates(lambda o, n=period: lr_scheduler.CosineAnnealingWarmRestarts(o, n), 3 * period)
         _same_at_every_step(got, right, f"with period {period} ")
 
@@ -156,7 +138,7 @@ _CURVATURES, _NOISE, _START, _BUDGET, _TARGET = np.array([1.0, 0.02]), 0.5, 100.
 
 def design(answer) -> None:
     "Exercise 6: the expected loss by the recursion of the lesson."
-    rates = np.array([_number(answer(step), f"the learning rate at step {step}") for step in range(_BUDGET)])
+    rates = np.array([number(answer(step), f"the learning rate at step {step}") for step in range(_BUDGET)])
     expect(np.all(rates >= 0), f"a learning rate is never negative: {rates.min():.4g} at step {rates.argmin()}")
     squares = np.full(2, _START)
     with np.errstate(over="ignore", invalid="ignore"):
