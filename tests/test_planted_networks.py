@@ -136,14 +136,11 @@ def test_the_battery_passes_as_it_is(group):
     battery(group)(load(layers))
 
 
-STRICT = "the lists have one length, as they are made"
 EQUIVALENT = {  # function, planted change: why it changes nothing that anybody could see
     ("_rehearse", "1  ->  2  in  :1"): "two samples tell as much as one",
     ("_in_terminal", "False  ->  True  in  auto_refresh=False"): "a thread draws the same bar ten times a second",
     ("_from_iterator", "0  ->  1  in  maxlen=0"): "the last batch that is passed over is kept a moment longer",
     ("_validate", "-1  ->  1"): "cross-entropy takes two axes",
-    ("RNN", "True  ->  False  in  strict=True"): STRICT,
-    ("RNN", "True  ->  False  in  strict=True  (2)"): STRICT,
 }
 
 

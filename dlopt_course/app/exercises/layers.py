@@ -5,7 +5,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 
-from dlopt_course.app.exercises.optim import _array, _close, _number, _quietly, _rule_out
+from dlopt_course.app.exercises.judge import array, close, number, quietly, rule_out
 from dlopt_course.core import expect
 
 
@@ -27,7 +27,7 @@ def _layer(result, shape: tuple) -> tuple:
     "Output and pullback of a layer, if it returned these two."
     good = isinstance(result, tuple) and len(result) == 2 and callable(result[1])
     expect(good, f"return two things, the output and the pullback, a function, got {result!r:.60}")
-    return _array(result[0], shape, "the output"), result[1]
+    return array(result[0], shape, "the output"), result[1]
 
 
 def _unchanged(arrays, before) -> None:
@@ -46,8 +46,8 @@ def _told(got, right) -> str:
 
 def _judge(got, right, mistakes: dict, told: str) -> None:
     "Fails with the message of the known mistake that gives the same; or with the worst place, if it is another one."
-    _rule_out(got, {message: value for message, value in mistakes.items() if not _close(value, right)})
-    expect(_close(got, right), f"{told}: {_told(got, right)}")
+    rule_out(got, {message: value for message, value in mistakes.items() if not close(value, right)})
+    expect(close(got, right), f"{told}: {_told(got, right)}")
 
 
 def softmax(answer) -> None:
@@ -56,11 +56,11 @@ def softmax(answer) -> None:
         x = _draw(shape, 1, size)
         right, (slope,), dy = _autograd(lambda x: torch.softmax(x, -1), x)
         given = x.copy()
-        result = _quietly(answer, given)
+        result = quietly(answer, given)
         y, pullback = _layer(result, shape)
         expect(np.isfinite(y).all(), "not finite for scores of ±1000: subtract the largest score of each row first")
         _judge(y, right, _wrong_shares(x, right), f"the shares are wrong for shape {shape}")
-        _judge_softmax(_quietly(pullback, dy), y, dy, slope)
+        _judge_softmax(quietly(pullback, dy), y, dy, slope)
         _unchanged([given], [x])
 
 
@@ -82,7 +82,7 @@ def _softmax_over(x, axis) -> np.ndarray:
 def _judge_softmax(dx, y, dy, slope) -> None:
     "The pullback of exercise 1."
     expect(not isinstance(dx, tuple), "the pullback has one argument to return a slope for: the bare array, no tuple")
-    dx = _array(dx, y.shape, "what the pullback returns")
+    dx = array(dx, y.shape, "what the pullback returns")
     along = (y * dy).sum(axis=-1, keepdims=True)
     of_dy = dy.sum(axis=-1, keepdims=True)
     mistakes = {
@@ -102,7 +102,7 @@ def layernorm(answer) -> None:
         x, weight = _draw(shape, 2) + 3, _draw(shape[1:], 3)
         _, (right, _), dy = _autograd(lambda x, w, e=eps: F.layer_norm(x, w.shape, w, eps=e), x, weight)
         given = x.copy(), dy.copy(), weight.copy()
-        dx = _array(_quietly(answer, *given, eps), shape, "the slope of x")
+        dx = array(quietly(answer, *given, eps), shape, "the slope of x")
         mistakes = _wrong_formulas(x, dy, weight, eps) | _wrong_sizes(x, weight * dy, eps)
         _judge(dx, right, mistakes, f"for shape {shape} and eps {eps} the slope is wrong")
         _unchanged(given, (x, dy, weight))
@@ -154,7 +154,7 @@ def adjoint(answer) -> None:
         w, x = _draw(taps, 4), np.zeros(length)
         _, (right,), dy = _autograd(lambda x, w=w, s=stride: _conv(x, w, s), x)
         given = dy.copy(), w.copy()
-        dx = _array(_quietly(answer, *given, stride, length), (length,), "the slope of x")
+        dx = array(quietly(answer, *given, stride, length), (length,), "the slope of x")
         told = f"for {taps} weights, stride {stride} and length {length} the slope is wrong"
         _judge(dx, right, _wrong_adjoints(dy, w, stride, length), told)
         _unchanged(given, (dy, w))
@@ -192,16 +192,16 @@ def tame(answer) -> None:
     for n, size, seed in ((4, 3.0, 5), (6, 0.1, 6), (3, 1.0, 7)):
         weight = _draw((n, n), seed, size)
         given = weight.copy()
-        got = _array(_quietly(answer, given), (n, n), "the matrix")
+        got = array(quietly(answer, given), (n, n), "the matrix")
         _unchanged([given], [weight])
-        _rule_out(got, _wrong_matrices(weight))
+        rule_out(got, _wrong_matrices(weight))
         sizes = np.linalg.svd(got, compute_uv=False) if np.isfinite(got).all() else np.array([np.nan])
         told = f"its singular values are {sizes.round(4).tolist()}, should all be 1"
-        expect(_close(sizes, np.ones(n)), f"the matrix is not orthogonal: {told}")
+        expect(close(sizes, np.ones(n)), f"the matrix is not orthogonal: {told}")
         nearest = scipy.linalg.polar(weight)[0]
         far, least = np.linalg.norm(got - weight), np.linalg.norm(nearest - weight)
         told = f"its distance is {far:.6g}, the least is {least:.6g}"
-        expect(_close(got, nearest), f"orthogonal, but not the nearest such matrix: {told}")
+        expect(close(got, nearest), f"orthogonal, but not the nearest such matrix: {told}")
 
 
 def _wrong_matrices(w) -> dict:
@@ -228,12 +228,12 @@ def bug(answer) -> None:
         right, slopes, dy = _autograd(lambda x, w, b: torch.tanh(x @ w.T + b), *arrays)
         given = [a.copy() for a in arrays]
         y, pullback = _layer(answer(*given), (n, outputs))
-        expect(_close(y, right), f"the output was right, tanh(x @ weight.T + bias); now {_told(y, right)}")
-        result = _quietly(pullback, dy)
+        expect(close(y, right), f"the output was right, tanh(x @ weight.T + bias); now {_told(y, right)}")
+        result = quietly(pullback, dy)
         good = isinstance(result, tuple) and len(result) == 3
         expect(good, f"the pullback should return the slopes of x, weight and bias, got {result!r:.60}")
         shapes = zip(("x", "weight", "bias"), result, arrays, strict=True)
-        grads = [_array(g, a.shape, f"the slope of {name}") for name, g, a in shapes]
+        grads = [array(g, a.shape, f"the slope of {name}") for name, g, a in shapes]
         _judge_bug(grads, slopes, arrays, dy)
         _unchanged(given, arrays)
 
@@ -245,15 +245,15 @@ def _judge_bug(grads, right, arrays, dy) -> None:
     y, names = np.tanh(z), ("x", "weight", "bias")
     dz = dy * (1 - y**2)
     wrong = dy * (1 - z**2)
-    _rule_out(grads[0], {"one mistake is left: the derivative of tanh is 1 - y^2, with the output": wrong @ w})
-    _rule_out(grads[0], {"the derivative of tanh is gone: dz = dy * (1 - y^2)": dy @ w})
-    _rule_out(grads[0], {"that is the derivative of the sigmoid; tanh's is 1 - y^2": (dy * y * (1 - y)) @ w})
+    rule_out(grads[0], {"one mistake is left: the derivative of tanh is 1 - y^2, with the output": wrong @ w})
+    rule_out(grads[0], {"the derivative of tanh is gone: dz = dy * (1 - y^2)": dy @ w})
+    rule_out(grads[0], {"that is the derivative of the sigmoid; tanh's is 1 - y^2": (dy * y * (1 - y)) @ w})
     if len(x) > 1:
         mistakes = {"one mistake is left: every example moves the bias, so add up all rows of dz": dz[0]}
         mistakes |= {"the sum over the examples, not their mean: the loss has taken its mean already": dz.mean(axis=0)}
-        _rule_out(grads[2], mistakes)
+        rule_out(grads[2], mistakes)
     for name, got, good in zip(names, grads, right, strict=True):
-        expect(_close(got, good), f"the slope of {name} is wrong for {len(x)} examples: {_told(got, good)}")
+        expect(close(got, good), f"the slope of {name} is wrong for {len(x)} examples: {_told(got, good)}")
 
 
 def _square(x):
@@ -279,8 +279,8 @@ def residual(answer) -> None:
         block = answer(layer)
         expect(callable(block), f"return a function (x, *params) -> (y, pullback), got {block!r:.60}")
         y, pullback = _layer(block(*given), x.shape)
-        _rule_out(y, {f"the output {name}: x itself is missing, y = x + f(x)": right - x})
-        expect(_close(y, right), f"the output {name} is wrong: {_told(y, right)}")
+        rule_out(y, {f"the output {name}: x itself is missing, y = x + f(x)": right - x})
+        expect(close(y, right), f"the output {name} is wrong: {_told(y, right)}")
         _judge_residual(pullback(dy), slopes, dy, name)
         _unchanged(given, arrays)
 
@@ -289,13 +289,13 @@ def _judge_residual(result, right, dy, name) -> None:
     "The pullback of exercise 6."
     good = isinstance(result, tuple) and len(result) == len(right)
     expect(good, f"the pullback {name} should return a tuple of {len(right)}, got {result!r:.60}")
-    dx = _array(result[0], dy.shape, f"the slope of x {name}")
+    dx = array(result[0], dy.shape, f"the slope of x {name}")
     mistakes = _wrong_ways(right[0] - dy, dy)
     mistakes = {f"{name}: {message}": value for message, value in mistakes.items()}
     _judge(dx, right[0], mistakes, f"the slope of x {name} is wrong")
     for got, good, what in zip(result[1:], right[1:], ("weight", "bias"), strict=False):
         mistakes = {"the weight is not on the direct way: its slope gets nothing added": good + dy}
-        got = _array(got, good.shape, f"the slope of the {what}")
+        got = array(got, good.shape, f"the slope of the {what}")
         _judge(got, good, mistakes if what == "weight" else {}, f"the slope of the {what} is wrong")
 
 
@@ -316,10 +316,10 @@ def time(answer) -> None:
         x, dy = _draw(steps, 14), _draw(steps, 15)
         dy = dy * (np.arange(steps) == steps - 1) if only_last else dy
         given = x.copy(), dy.copy()
-        result = _quietly(answer, w, *given)
+        result = quietly(answer, w, *given)
         good = isinstance(result, tuple) and len(result) == 2
         expect(good, f"return two things, dw and dx, got {result!r:.60}")
-        got = _number(result[0], "dw"), _array(result[1], (steps,), "dx")
+        got = number(result[0], "dw"), array(result[1], (steps,), "dx")
         _, right, _ = _autograd(_scan, np.array(w), x, dy=dy)
         _judge_time(got, right, w, x, dy)
         _unchanged(given, (x, dy))
