@@ -1,11 +1,9 @@
 """Planted errors: a wrong factor, root, axis or limit in any start of weights makes a check fail."""
 
-import inspect
-
 import numpy as np
 import pytest
 import torch
-from planted import load, survivors
+from planted import definitions, load, survivors
 from test_init import BAD_SHAPES, EACH, NAMES, REFUSED, SHAPES, Replay, plain_draws, torch_scale
 
 from dlopt_course import init
@@ -58,11 +56,6 @@ def refusals(module):
     with pytest.raises(ValueError, match="param must be a finite number"):
         module.calculate_gain("leaky_relu", float("nan"))
     assert not module.orthogonal((2, 3), np.random.default_rng(0), 0).any()
-
-
-def definitions(module):
-    "The functions that a module defines, private ones too."
-    return [name for name, x in vars(module).items() if inspect.isfunction(x) and x.__module__ == module.__name__]
 
 
 def test_the_battery_passes_as_it_is():

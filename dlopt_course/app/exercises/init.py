@@ -5,20 +5,8 @@ import math
 import numpy as np
 import torch
 
+from dlopt_course.app.exercises.judge import close, number, rule_out
 from dlopt_course.core import expect
-
-
-def _close(a, b, tolerance=1e-9) -> bool:
-    "Whether two results agree in shape and in every value."
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    return a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance))
-
-
-def _number(value, what: str) -> float:
-    "The value as a float, if it is one finite real number."
-    good = isinstance(value, (int, float, np.number)) and np.isreal(value) and math.isfinite(value)
-    expect(good, f"{what} should be one finite number, got {value!r:.60}")
-    return float(value)
 
 
 def _array(value, shape: tuple, what: str) -> np.ndarray:
@@ -28,12 +16,6 @@ def _array(value, shape: tuple, what: str) -> np.ndarray:
     expect(value.shape == shape, f"{what} should have shape {shape}, got {value.shape}")
     expect(np.isfinite(value).all(), f"{what} should be finite, got {value[~np.isfinite(value)][:1]}")
     return value
-
-
-def _rule_out(got, mistakes: dict, tolerance=1e-9) -> None:
-    "Known mistakes by the message that names them: none may give what the answer gave."
-    for message, value in mistakes.items():
-        expect(not _close(got, value, tolerance), message)
 
 
 _SHAPES = {"0.weight": (5, 64), "0.bias": (5,), "2.weight": (10, 5), "2.bias": (10,)}
@@ -74,10 +56,10 @@ def _judge_zero(got, bias, n) -> None:
         "2.bias: that is the sum over the samples, the loss is their mean": n * bias,
         "2.bias: that is only one-hot; softmax of ten zeros is 0.1 each": bias - 0.1,
     }
-    _rule_out(got["2.bias"], mistakes)
+    rule_out(got["2.bias"], mistakes)
     where = int(np.argmax(np.abs(got["2.bias"] - bias)))
     told = f"2.bias[{where}] is {got['2.bias'][where]:.4g}, should be {bias[where]:.4g}"
-    expect(_close(got["2.bias"], bias), told)
+    expect(close(got["2.bias"], bias), told)
 
 
 _ACTIVATIONS = {  # by name: the function and its gain, by SciPy's adaptive quadrature
@@ -95,10 +77,10 @@ def gain(answer) -> None:
     z = np.linspace(-9, 9, 18_001)
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
     for name, (activation, right) in _ACTIVATIONS.items():
-        got = _number(answer(activation), f"the gain of {name}")
+        got = number(answer(activation), f"the gain of {name}")
         y = activation(z)
         square = density @ y**2
-        if not _close(got, right, 3e-3):
+        if not close(got, right, 3e-3):
             _say_what_gain(got, y, density, square, name)
             expect(False, f"the gain of {name} is {got:.5g}, should be {right:.4f}")
 
@@ -115,8 +97,8 @@ def _say_what_gain(got, y, density, square, name) -> None:
     }
     right = square**-0.5
     for message, value in mistakes.items():
-        apart = not _close(value, right, 3e-3)
-        expect(not (apart and _close(got, value, 3e-3)), f"{name}: {message}")
+        apart = not close(value, right, 3e-3)
+        expect(not (apart and close(got, value, 3e-3)), f"{name}: {message}")
 
 
 def he(answer) -> None:
@@ -125,12 +107,12 @@ def he(answer) -> None:
         weight = _array(answer(shape, np.random.default_rng(3)), shape, "the weights")
         spread, right = float(weight.std()), math.sqrt(2 / math.prod(shape[1:]))
         mistakes = {m: s / right for m, s in _wrong_spreads(*shape).items() if abs(s / right - 1) > 0.1}
-        _rule_out(spread / right, mistakes, 0.03)
+        rule_out(spread / right, mistakes, 0.03)
         told = f"shape {shape}: the standard deviation is {spread:.4g}, should be {right:.4g}"
         expect(abs(spread / right - 1) < 0.03, told)
         expect(abs(weight.mean()) < 0.03 * right, f"shape {shape}: the mean should be 0, got {weight.mean():.3g}")
     fresh = [answer((3, 4), np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    drawn = _close(fresh[0], fresh[1]) and not _close(fresh[0], fresh[2])
+    drawn = close(fresh[0], fresh[1]) and not close(fresh[0], fresh[2])
     expect(drawn, "draw from the rng that is given: one seed should give one result, another seed another")
 
 
@@ -150,7 +132,7 @@ def _wrong_spreads(outputs, inputs, *kernel) -> dict:
 def residual(answer) -> None:
     "Exercise 4."
     for depth, growth in ((50, math.e), (10, 2.0), (1, 5.0), (3, 1.331)):
-        got = _number(answer(depth, growth), "alpha")
+        got = number(answer(depth, growth), "alpha")
         mistakes = {
             "that is alpha squared: the mean square grows by 1 + alpha^2 a block": growth ** (1 / depth) - 1,
             "that is the factor of a block; solve 1 + alpha^2 = factor for alpha": growth ** (1 / depth),
@@ -158,11 +140,11 @@ def residual(answer) -> None:
             "growth over depth adds up the blocks; they multiply": math.sqrt((growth - 1) / depth),
         }
         right = math.sqrt(growth ** (1 / depth) - 1)
-        _rule_out(got, {m: v for m, v in mistakes.items() if not _close(v, right)})
+        rule_out(got, {m: v for m, v in mistakes.items() if not close(v, right)})
         reached = (1 + got**2) ** depth
         expect(got > 0, f"alpha should be greater than 0, got {got:.4g}")
         expect(
-            _close(reached, growth), f"{depth} blocks with alpha {got:.4g} grow by {reached:.4g}, wanted {growth:.4g}"
+            close(reached, growth), f"{depth} blocks with alpha {got:.4g} grow by {reached:.4g}, wanted {growth:.4g}"
         )
 
 
@@ -205,7 +187,7 @@ def data(answer) -> None:
         for i, (w, given) in enumerate(zip(got, weights, strict=True)):
             _array(w, given.shape, f"matrix {i}")
             ratio = w / given
-            one = _close(ratio / ratio[0, 0], np.ones_like(ratio)) and ratio[0, 0] > 0
+            one = close(ratio / ratio[0, 0], np.ones_like(ratio)) and ratio[0, 0] > 0
             expect(one, f"matrix {i} should be the given one times one positive number")
         _judge_data(got, weights, x)
 
@@ -219,12 +201,12 @@ def _judge_data(got, weights, x) -> None:
         mistakes = {
             "this divides by the mean square: take its root": 1 / np.mean((h @ given.T) ** 2),
             "the variance is not the mean square: do not subtract the mean": 1 / (h @ given.T).std(),
-            "this asks for size 1 after the tanh": _close(np.mean(np.tanh(z) ** 2), 1, 1e-6) and w[0, 0] / given[0, 0],
+            "this asks for size 1 after the tanh": close(np.mean(np.tanh(z) ** 2), 1, 1e-6) and w[0, 0] / given[0, 0],
             "the outputs below have changed with their matrices: send the new ones up, not the old": 1 / root,
         }
-        good = _close(size, 1, 1e-6)
+        good = close(size, 1, 1e-6)
         if not good:
-            _rule_out(w[0, 0] / given[0, 0], mistakes)
+            rule_out(w[0, 0] / given[0, 0], mistakes)
         expect(good, f"in layer {i} the outputs have mean square {size:.4g}, should be 1")
         h, old = np.tanh(z), np.tanh(before)
 
