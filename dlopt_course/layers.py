@@ -9,12 +9,23 @@ __all__ = ['sequential', 'linear', 'relu', 'leaky_relu', 'sigmoid', 'tanh', 'gel
 
 # %% ../nbs/04_networks.ipynb #imports-export
 import inspect
+import io
+import json
 import math
+import sys
+from collections import deque
 from collections.abc import Callable
-from functools import reduce
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial, reduce
+from itertools import count, pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
 from array_api_compat import size as array_size
 from scipy import sparse, special
 
@@ -27,40 +38,11 @@ from dlopt_course.core import (
     check_values,
     is_kind,
     on_host,
-)
-from .losses import softmax
-
-# %% ../nbs/04_networks.ipynb #imports-models
-import io
-import json
-import math
-import sys
-from collections import deque
-from collections.abc import Callable
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
-from functools import cache, partial
-from itertools import count, pairwise
-from pathlib import Path
-from time import perf_counter
-from typing import NamedTuple
-
-import numpy as np
-from array_api_compat import array_namespace, is_array_api_obj, is_numpy_array
-
-from dlopt_course.core import (
-    check_arrays,
-    check_in,
-    check_number,
-    check_values,
-    is_kind,
-    on_host,
     to_numpy,
     write_atomic,
 )
 from .data import Dataset
-from .losses import value_and_grad
+from .losses import softmax, value_and_grad
 from .optim import Optimizer, Rule
 
 # %% ../nbs/04_networks.ipynb #sequential
