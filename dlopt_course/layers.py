@@ -12,13 +12,15 @@ import inspect
 import io
 import json
 import math
+import re
 import sys
+import zlib
 from collections import deque
 from collections.abc import Callable
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial, reduce
+from functools import cache, cached_property, partial, reduce
 from itertools import count, pairwise
 from pathlib import Path
 from time import perf_counter
@@ -43,7 +45,7 @@ from dlopt_course.core import (
 )
 from .data import Dataset
 from .losses import softmax, value_and_grad
-from .optim import Optimizer, Rule
+from .optim import Optimizer, Rule, _plain
 
 # %% ../nbs/04_networks.ipynb #sequential
 def sequential(
@@ -289,11 +291,19 @@ def _check_rng(rng):
         raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
 
 
+def _check_dtype(dtype):
+    try:
+        kind = np.dtype(dtype).kind
+    except TypeError:  # no NumPy type
+        kind = ""
+    if kind != "f":
+        raise TypeError(f"dtype must be a floating-point type of NumPy, such as numpy.float64, got {dtype!r:.50}")
+
+
 def _uniform(rng, dtype, shapes):
     "For each name an array, uniform within 1 / sqrt(fan), from name: (fan, shape)."
     _check_rng(rng)
-    if np.dtype(dtype).kind != "f":
-        raise TypeError(f"dtype must be floating point, such as numpy.float64, got {np.dtype(dtype)}")
+    _check_dtype(dtype)
     return {name: rng.uniform(-(fan**-0.5), fan**-0.5, shape).astype(dtype) for name, (fan, shape) in shapes.items()}
 
 
@@ -302,12 +312,18 @@ def _weight_and_bias(layer, outputs, *inputs):
     fan = math.prod(inputs)
     return {f"{layer}.weight": (fan, (outputs, *inputs)), f"{layer}.bias": (fan, (outputs,))}
 
+
+def _check_params(params, shapes):
+    "Raises unless these are the parameters of `shapes`, which is as for `_uniform`."
+    if not isinstance(params, dict):
+        raise TypeError(f"params must be a dict of arrays by name, got {type(params).__name__}")
+    if params.keys() != shapes.keys():
+        raise ValueError(f"params must be {', '.join(shapes)}, got {', '.join(map(str, params)) or 'none'}")
+    for name, (_, shape) in shapes.items():
+        if getattr(params[name], "shape", shape) != shape:  # what is no array, the layer refuses
+            raise ValueError(f"params[{name!r}] must have shape {shape}, got {tuple(params[name].shape)}")
+
 # %% ../nbs/04_networks.ipynb #mlp
-@cache
-def _mlp_layers(linears, activation):
-    return sequential(linear, *(layer for _ in range(linears - 1) for layer in (activation, linear)))
-
-
 @dataclass(frozen=True)
 class MLP:
     "Linear layers, an activation after each but the last: torch's nn.Sequential(Linear, ReLU, Linear) for three sizes."
@@ -320,15 +336,26 @@ class MLP:
         if not callable(self.activation):
             raise TypeError(f"activation must be a layer such as relu, got {self.activation!r:.50}")
 
+    @cached_property
+    def _shapes(self):
+        layers = enumerate(pairwise(self.sizes))
+        both = [_weight_and_bias(2 * i, outputs, inputs) for i, (inputs, outputs) in layers]
+        return {name: shape for layer in both for name, shape in layer.items()}
+
+    @cached_property
+    def _layers(self):
+        return sequential(linear, *(self.activation, linear) * (len(self.sizes) - 2))
+
+    def __getstate__(self):  # `_layers` cannot be sent to another process
+        return {name: value for name, value in vars(self).items() if name != "_layers"}
+
     def init(
         self,
         rng: np.random.Generator,  # draws the numbers
         dtype=np.float64,  # of the parameters
     ) -> dict:  # "0.weight" (units, inputs), "0.bias" (units,), "2.weight", …
         "Parameters, uniform within 1 / sqrt(inputs of the layer), as torch's."
-        layers = enumerate(pairwise(self.sizes))
-        shapes = [_weight_and_bias(2 * i, outputs, inputs) for i, (inputs, outputs) in layers]
-        return _uniform(rng, dtype, {name: shape for layer in shapes for name, shape in layer.items()})
+        return _uniform(rng, dtype, self._shapes)
 
     def apply(
         self,
@@ -336,7 +363,8 @@ class MLP:
         x,  # (n, inputs)
     ) -> tuple:  # y (n, outputs), and pullback(dy) -> (gradients by name, dx)
         "Forward; the pullback goes backward."
-        return _mlp_layers(len(self.sizes) - 1, self.activation)(params, x)
+        _check_params(params, self._shapes)
+        return self._layers(params, x)
 
 # %% ../nbs/04_networks.ipynb #history
 @dataclass
@@ -355,21 +383,44 @@ _FAULTS = FloatingPointError, TypeError, ValueError
 
 @contextmanager
 def _located(where):
-    "What is wrong inside says where() it was."
+    "An error inside says where() it was: in its message, or, where that would change its class, in a note."
     try:
         yield
-    except _FAULTS as error:
-        raise next(kind for kind in _FAULTS if isinstance(error, kind))(f"{where()}: {error}") from error
+    except Exception as error:
+        if type(error) in _FAULTS:
+            raise type(error)(f"{where()}: {error}") from error
+        error.add_note(f"in {where()}")
+        raise
 
 
 def _blocks(x):
-    "Slices of _ROWS samples."
-    return [slice(i, min(i + _ROWS, x.shape[0])) for i in range(0, x.shape[0], _ROWS)]
+    "Slices of at most _ROWS samples, and of nearly one length: none is a single sample unless there is only one."
+    n, blocks = x.shape[0], -(-x.shape[0] // _ROWS)
+    return [slice(i * n // blocks, (i + 1) * n // blocks) for i in range(blocks)]
 
 
 def _is_same(a, b):
     "Whether two are one array, or tensors of one memory."
     return a is b or (hasattr(a, "data_ptr") and hasattr(b, "data_ptr") and a.data_ptr() == b.data_ptr())
+
+
+def _apply_of(model):
+    "The function apply(params, x) of a model; such a function is its own."
+    apply = getattr(model, "apply", model)
+    if isinstance(model, type) or not callable(apply):
+        raise TypeError(f"model must have apply(params, x), as MLP((4, 3)) has, or be that function, got {model!r:.50}")
+    return apply
+
+
+def _loss_of(loss):
+    "The loss with its gradient, and its name; of a partial those of its function, with the keywords."
+    function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
+    if not callable(function):
+        raise TypeError(f"loss must be a loss of dlopt_course.losses, such as cross_entropy, got {loss!r:.50}")
+    both = value_and_grad(function)
+    if getattr(loss, "args", ()) or options.get("reduction", "mean") != "mean":
+        raise ValueError(f"loss must be the mean over samples, its options given by keyword, got {loss!r}")
+    return partial(both, **options), ", ".join([function.__name__, *(f"{k}={v!r}" for k, v in options.items())])
 
 
 def _optimizer_of(params, optimizer):
@@ -387,8 +438,12 @@ def _optimizer_of(params, optimizer):
 
 def _is_pair(data):
     "A Dataset, or x and y; not two batches."
-    two = isinstance(data, (tuple, list)) and len(data) == 2 and not all(isinstance(d, tuple) for d in data)
-    return two or isinstance(data, Dataset)
+    two = isinstance(data, (tuple, list)) and len(data) == 2
+    return isinstance(data, Dataset) or (two and not all(map(_holds_arrays, data)))
+
+
+def _holds_arrays(batch):
+    return isinstance(batch, (tuple, list)) and any(map(is_array_api_obj, batch))
 
 
 def _inputs_and_targets(name, data):
@@ -402,13 +457,15 @@ def _inputs_and_targets(name, data):
         raise ValueError(f"{name} must hold as many x as y, at least 1, got shapes {shapes}")
     if is_kind(xp, x.dtype, "real floating"):
         check_values(f"x of {name}", x, xp.isfinite(x), "finite numbers")
-    return x, y
+    return _plain(x), _plain(y)
 
 
 def _rehearse(run, name, x, y):
-    "A sample goes forward, and the loss sees all targets: what they refuse, they refuse before anything has changed."
+    """Two samples, which batch norm needs, go forward, and the loss sees all targets.
+
+    What they refuse, they refuse before anything has changed."""
     with _located(lambda: name):
-        prediction, _ = run.model.apply(run.optimizer.params, x[:1, ...])
+        prediction, _ = run.apply(run.optimizer.params, x[:2, ...])
         xp, like = array_namespace(prediction), {"dtype": prediction.dtype, "device": prediction.device}
         for rows in _blocks(y):
             targets = y[rows, ...]
@@ -421,7 +478,7 @@ class _Batches(NamedTuple):
     steps: int  # in an epoch
     epoch: Callable  # epoch() -> an iterator over the batches of the next epoch
     skip: Callable  # skip(epochs): passes over what an earlier run has used
-    setting: dict  # what has to be the same when training goes on
+    setting: Callable  # setting() -> what has to be the same when training goes on
 
 
 def _from_arrays(x, y, batch_size, rng):
@@ -435,24 +492,43 @@ def _from_arrays(x, y, batch_size, rng):
         order = rng.permutation(n)
         return ((part(x, rows), part(y, rows)) for rows in (order[i : i + batch_size] for i in range(0, n, batch_size)))
 
-    return _Batches(-(-n // batch_size), epoch, lambda epochs: None, {"samples": n, "batch_size": batch_size})
+    def setting():
+        return {"samples": n, "batch_size": batch_size, "checksum of x": _checksum(x), "checksum of y": _checksum(y)}
+
+    return _Batches(-(-n // batch_size), epoch, lambda epochs: None, setting)
+
+
+def _checksum(x):
+    return zlib.crc32(np.ascontiguousarray(to_numpy(x)))
+
+
+_END = object()
+
+
+def _repeated(data):
+    "An iterator's batches once, those of a list or a DataLoader again and again."
+    batches = batch = None
+    while batches is not data and batch is not _END:
+        batches, batch = iter(data), _END  # it stays the end where a round gives nothing
+        for batch in batches:
+            yield batch
 
 
 def _from_iterator(data, steps):
     "Batches as they come; raises where they end too early."
-    batches, given = iter(data), count()
+    batches, given = _repeated(data), count()
 
     def some(number):
         for _ in range(number):
-            before, batch = next(given), next(batches, None)
-            if batch is None:
+            before, batch = next(given), next(batches, _END)
+            if batch is _END:
                 raise ValueError(f"data must give steps_per_epoch x epochs batches, but ended after {before}")
             yield _check_batch(batch)
 
     def skip(epochs):
         deque(some(epochs * steps), maxlen=0)
 
-    return _Batches(steps, lambda: some(steps), skip, {"steps_per_epoch": steps})
+    return _Batches(steps, lambda: some(steps), skip, lambda: {"steps_per_epoch": steps})
 
 
 def _check_batch(batch):
@@ -460,7 +536,7 @@ def _check_batch(batch):
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         raise TypeError(f"data must give batches (x, y), got {batch!r:.50}")
     check_arrays(x=batch[0], y=batch[1])
-    return batch
+    return _plain(batch[0]), _plain(batch[1])
 
 
 def _batches_of(data, batch_size, steps_per_epoch, rng):
@@ -531,19 +607,21 @@ def _bar(total, show):
 class _Run(NamedTuple):
     "What `fit` works with, checked."
 
-    model: object
+    apply: Callable  # of the model
     both: Callable  # the loss and its gradient
     optimizer: Optimizer
     batches: _Batches
     validation: tuple | None  # x and y
     rng: np.random.Generator | None
     epochs: int
+    path: Path | None  # of the checkpoint
+    setting: dict  # what has to be the same as in the checkpoint
 
 
 @np.errstate(over="ignore", invalid="ignore")
 def _step(run, x, y):
     "Forward, loss, backward, update; returns the loss. Nothing has moved when it raises."
-    prediction, pullback = run.model.apply(run.optimizer.params, x)
+    prediction, pullback = run.apply(run.optimizer.params, x)
     value, slope = run.both(prediction, y)
     if on_host(value) and not math.isfinite(value):
         raise FloatingPointError(f"the loss must be finite, got {value}")
@@ -553,15 +631,17 @@ def _step(run, x, y):
 
 
 def _train(run, history, report):
-    "One epoch."
+    "One epoch; where it stops, the losses of its steps are kept."
     epoch, values, sizes = len(history.loss), [], []
-    with _located(lambda: f"epoch {epoch + 1}, step {len(values) + 1}"):
-        for x, y in run.batches.epoch():
-            values.append(_step(run, x, y))
-            sizes.append(x.shape[0])
-            done = epoch * run.batches.steps + len(values)
-            report(done, lambda: f"epoch {epoch + 1} of {run.epochs}, loss {float(values[-1]):.3g}")
-    history.step_loss += map(float, values)
+    try:
+        with _located(lambda: f"epoch {epoch + 1}, step {len(values) + 1}"):
+            for x, y in run.batches.epoch():
+                values.append(_step(run, x, y))
+                sizes.append(x.shape[0])
+                done = epoch * run.batches.steps + len(values)
+                report(done, lambda: f"epoch {epoch + 1} of {run.epochs}, loss {float(values[-1]):.3g}")
+    finally:
+        history.step_loss += map(float, values)
     history.loss.append(float(np.average(history.step_loss[-len(values) :], weights=sizes)))
 
 
@@ -571,7 +651,7 @@ def _validate(run, history):
     (x, y), total, hits = run.validation, 0.0, []
     with _located(lambda: f"epoch {len(history.loss)}, validation"):
         for rows in _blocks(x):
-            prediction, _ = run.model.apply(run.optimizer.params, x[rows, ...])
+            prediction, _ = run.apply(run.optimizer.params, x[rows, ...])
             value, _ = run.both(prediction, y[rows, ...])
             total += float(value) * prediction.shape[0]
             if y.ndim == prediction.ndim - 1:  # classes
@@ -583,70 +663,92 @@ def _validate(run, history):
 
 
 def fit(
-    model,  # MLP, CNN, RNN, or anything with apply(params, x) -> (y, pullback)
+    model,  # MLP, CNN, RNN, anything with apply(params, x) -> (y, pullback), or that function, as sequential gives it
     params: dict,  # arrays by name, as model.init gives them: updated in place
-    data,  # Dataset or pair (x, y), shuffled in every epoch; or an iterator of batches (x, y)
-    loss: Callable,  # of dlopt_course.losses, such as cross_entropy
+    # Dataset or pair (x, y), shuffled in every epoch; or batches (x, y): an iterator, or what is gone through again
+    # when it ends, such as a list or a DataLoader. To go on from a checkpoint, give a new iterator, at its beginning
+    data,
+    loss: Callable,  # of dlopt_course.losses, such as cross_entropy, or partial(cross_entropy, label_smoothing=0.1)
     optimizer,  # Rule, such as adam(), or Optimizer(params, rule)
     *,
     epochs: int = 1,  # how often all samples are gone through, those of an earlier run with this checkpoint included
     batch_size: int = 32,  # samples of a step, if data are arrays
-    steps_per_epoch: int | None = None,  # batches of an epoch, if data is an iterator
-    validation=None,  # Dataset or pair (x, y) to be looked at after every epoch
+    steps_per_epoch: int | None = None,  # batches of an epoch, if data are batches
+    # Dataset or pair (x, y) to be looked at after every epoch, in blocks of at most 256 samples and by the same `apply`
+    # as in training: batch norm standardises by the block
+    validation=None,
     rng: np.random.Generator | None = None,  # shuffles arrays
-    checkpoint: Path | str | None = None,  # .npz file, written after every epoch; if there is one, training goes on
+    # .npz file, written after every epoch; if there is one, training goes on. It is refused if it is of another
+    # training, but another optimizer with the same state, or learning rate, is not seen: delete the file
+    checkpoint: Path | str | None = None,
     progress: bool = True,  # whether a bar is shown where somebody watches
 ) -> History:  # the losses of steps and epochs
     """Trains by mini-batches. Raises ValueError or TypeError for bad arguments, with nothing changed.
 
-    An error in a step, such as FloatingPointError for an infinite loss, names the step, and that has moved nothing."""
-    run = _prepared(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng)
-    history = _resumed(run, Path(checkpoint)) if checkpoint is not None else History()
-    with _bar(run.epochs * run.batches.steps, progress) as report:
-        while len(history.loss) < run.epochs:
-            _train(run, history, report)
-            if run.validation is not None:
-                _validate(run, history)
-            if checkpoint is not None:
-                _save(run, history, Path(checkpoint))
+    An error in a step, such as FloatingPointError for an infinite loss, names the step, and that has moved nothing.
+    Whatever stops the training, Ctrl-C too, has the History so far as its attribute `history`."""
+    run = _ready(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng, checkpoint)
+    history = _resumed(run) if run.path else History()
+    try:
+        with _bar(run.epochs * run.batches.steps, progress) as report:
+            while len(history.loss) < run.epochs:
+                _train(run, history, report)
+                if run.validation is not None:
+                    _validate(run, history)
+                if run.path:
+                    _save(run, history)
+    except BaseException as error:
+        error.history = history
+        raise
     return history
 
 
-def _prepared(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng):
+def _ready(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng, checkpoint):
     "The arguments of `fit`, checked."
-    if isinstance(model, type) or not callable(getattr(model, "apply", None)):
-        raise TypeError(f"model must have apply(params, x), as MLP((4, 3)) has, got {model!r:.50}")
-    both, epochs = value_and_grad(loss), _count("epochs", epochs)
+    apply, (both, name), epochs = _apply_of(model), _loss_of(loss), _count("epochs", epochs)
+    path = None if checkpoint is None else _path_of(checkpoint)
     batches = _batches_of(data, batch_size, steps_per_epoch, rng)
     held = None if validation is None else _inputs_and_targets("validation", validation)
-    run = _Run(model, both, _optimizer_of(params, optimizer), batches, held, rng, epochs)
+    run = _Run(apply, both, _optimizer_of(params, optimizer), batches, held, rng, epochs, path, {})
     if _is_pair(data):
         _rehearse(run, "data", *_inputs_and_targets("data", data))
     if validation is not None:
         _rehearse(run, "validation", *held)
-    return run
+    return run if path is None else run._replace(setting=_setting(run, model, name))
 
 # %% ../nbs/04_networks.ipynb #checkpoint
+def _path_of(checkpoint):
+    "The path; raises unless it may be that of a file."
+    if not isinstance(checkpoint, (str, Path)):
+        raise TypeError(f"checkpoint must be the path of a file, got {type(checkpoint).__name__} {checkpoint!r:.50}")
+    if Path(checkpoint).is_dir():
+        raise ValueError(f"checkpoint must be the path of a file, got the folder {str(checkpoint)!r}")
+    return Path(checkpoint)
+
+
 def _contents(run):
     "All arrays that change in training, by name, as they are in a checkpoint."
     params = {f"params/{name}": to_numpy(p) for name, p in run.optimizer.params.items()}
     return params | {f"optimizer/{name}": to_numpy(x) for name, x in run.optimizer.state_dict().items()}
 
 
-def _setting(run):
-    "What has to be the same when training goes on."
+def _setting(run, model, loss):
+    "What has to be the same when training goes on: also the model, if it is one of this module, without addresses."
     generator = None if run.rng is None else type(run.rng.bit_generator).__name__
-    return run.batches.setting | {"validation": run.validation is not None, "rng": generator}
+    held = 0 if run.validation is None else run.validation[0].shape[0]
+    model = re.sub(" at 0x[0-9a-fA-F]+", "", repr(model)) if hasattr(model, "_shapes") else None
+    given = {"loss": loss, "model": model, "validation samples": held, "rng": generator}
+    return run.batches.setting() | given
 
 
-def _save(run, history, path):
+def _save(run, history):
     "Writes arrays, history and the state of the generator, completely or not at all."
     state = None if run.rng is None else run.rng.bit_generator.state
-    about = {"setting": _setting(run), "history": asdict(history), "generator": state}
+    about = {"setting": run.setting, "history": asdict(history), "generator": state}
     text = json.dumps(about, default=lambda x: x.tolist())
     file = io.BytesIO()
     np.savez(file, about=np.frombuffer(text.encode(), np.uint8), **_contents(run))
-    write_atomic(path, file.getvalue())
+    write_atomic(run.path, file.getvalue())
 
 
 def _loaded(path, rng):
@@ -663,25 +765,33 @@ def _loaded(path, rng):
         raise ValueError(f"checkpoint {path} is damaged ({error}); delete it to start anew") from None
 
 
-def _check_fits(run, path, arrays, setting, history):
+def _check_fits(run, arrays, setting, history):
     "Raises unless the checkpoint is of this training."
     kinds = [{name: f"{x.dtype} of shape {x.shape}" for name, x in a.items()} for a in (_contents(run), arrays)]
     done = len(history.loss)
-    for mine, saved in (*[kinds], (_setting(run), setting)):
+    for mine, saved in (kinds, (run.setting, setting)):
         if other := [k for k in mine | saved if mine.get(k, "nothing") != saved.get(k, "nothing")]:
             wanted, found = (kind.get(other[0], "nothing") for kind in (mine, saved))
-            raise ValueError(f"checkpoint {path} is of another training: {other[0]} is {found}, should be {wanted}")
+            raise ValueError(f"checkpoint {run.path} is of another training: {other[0]} is {found}, should be {wanted}")
     if done > run.epochs:
-        raise ValueError(f"epochs must be {done} or more, as many as checkpoint {path} has seen, got {run.epochs}")
+        raise ValueError(f"epochs must be {done} or more, as many as checkpoint {run.path} has seen, got {run.epochs}")
 
 
-def _resumed(run, path):
-    "The history so far, with everything put back as it was then; where there is no checkpoint, the first one is made."
-    if not path.exists():
-        _save(run, History(), path)  # a new call after a failure in the first epoch begins with the same numbers
+def _tidied(path):
+    "Makes the folder, and removes what a process that was killed while writing has left."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for file in path.parent.iterdir():
+        if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part", file.name):
+            file.unlink(missing_ok=True)
+
+
+def _resumed(run):
+    "The history so far, with everything put back as it was then; a new one where there is no checkpoint."
+    _tidied(run.path)
+    if not run.path.exists():
         return History()
-    arrays, setting, history, state = _loaded(path, run.rng)
-    _check_fits(run, path, arrays, setting, history)
+    arrays, setting, history, state = _loaded(run.path, run.rng)
+    _check_fits(run, arrays, setting, history)
     if len(history.loss) < run.epochs:
         run.batches.skip(len(history.loss))
     first = len("optimizer/")
@@ -883,18 +993,21 @@ class CNN:
         if min(image[1:]) < 2 ** len(channels):
             raise ValueError(f"image must be {2 ** len(channels)} pixels or more each way, to be halved, got {image}")
 
+    @cached_property
+    def _shapes(self):
+        shapes, blocks = {}, len(self.channels)
+        for i, (before, after) in enumerate(pairwise((self.image[0], *self.channels))):
+            shapes |= _weight_and_bias(3 * i, after, before, 3, 3)
+        left = math.prod(side // 2**blocks for side in self.image[1:])
+        return shapes | _weight_and_bias(3 * blocks + 1, self.classes, self.channels[-1] * left)
+
     def init(
         self,
         rng: np.random.Generator,  # draws the numbers
         dtype=np.float64,  # of the parameters
     ) -> dict:  # "0.weight" (channels, channels before, 3, 3), "0.bias", "3.weight", …
         "Parameters, uniform within 1 / sqrt(inputs of one output), as torch's."
-        shapes, blocks = {}, len(self.channels)
-        for i, (before, after) in enumerate(pairwise((self.image[0], *self.channels))):
-            shapes |= _weight_and_bias(3 * i, after, before, 3, 3)
-        left = math.prod(side // 2**blocks for side in self.image[1:])
-        shapes |= _weight_and_bias(3 * blocks + 1, self.classes, self.channels[-1] * left)
-        return _uniform(rng, dtype, shapes)
+        return _uniform(rng, dtype, self._shapes)
 
     def apply(
         self,
@@ -902,6 +1015,7 @@ class CNN:
         x,  # (n, channels, height, width)
     ) -> tuple:  # y (n, classes), and pullback(dy) -> (gradients by name, dx)
         "Forward; the pullback goes backward."
+        _check_params(params, self._shapes)
         if isinstance(x, np.ndarray):
             _check_shape("x", x, "n", *self.image)
         return _cnn_layers(len(self.channels))(params, x)
@@ -1210,16 +1324,20 @@ class RNN:
         _set(self, **{name: _count(name, getattr(self, name)) for name in ("inputs", "hidden", "outputs")})
         check_in("cell", self.cell, tuple(_GATES))
 
+    @cached_property
+    def _shapes(self):
+        rows = _GATES[self.cell] * self.hidden
+        shapes = zip(_RNN_NAMES, ((rows, self.inputs), (rows, self.hidden), (rows,), (rows,)), strict=True)
+        cell = {name: (self.hidden, shape) for name, shape in shapes}
+        return cell | _weight_and_bias("linear", self.outputs, self.hidden)
+
     def init(
         self,
         rng: np.random.Generator,  # draws the numbers
         dtype=np.float64,  # of the parameters
     ) -> dict:  # "rnn.weight_ih_l0" (gates x hidden, inputs), …, "linear.weight" (outputs, hidden), "linear.bias"
         "Parameters, uniform within 1 / sqrt(hidden), as torch's."
-        rows = _GATES[self.cell] * self.hidden
-        shapes = zip(_RNN_NAMES, ((rows, self.inputs), (rows, self.hidden), (rows,), (rows,)), strict=True)
-        cell = {name: (self.hidden, shape) for name, shape in shapes}
-        return _uniform(rng, dtype, cell | _weight_and_bias("linear", self.outputs, self.hidden))
+        return _uniform(rng, dtype, self._shapes)
 
     def apply(
         self,
@@ -1227,8 +1345,8 @@ class RNN:
         x,  # (n, steps, inputs)
     ) -> tuple:  # y (n, outputs), and pullback(dy) -> (gradients by name, dx)
         "Forward; the pullback goes backward through time. Only the last output gets a slope from the linear layer."
-        names = (*_RNN_NAMES, "linear.weight", "linear.bias")
-        weights, layer = _picked(params, names), {"lstm": lstm, "gru": gru, "rnn": rnn}[self.cell]
+        _check_params(params, self._shapes)
+        weights, layer = [params[name] for name in self._shapes], {"lstm": lstm, "gru": gru, "rnn": rnn}[self.cell]
         every, through_time, _ = layer(x, *weights[:4])
         y, from_linear = linear(every[:, -1], *weights[4:])
 
@@ -1236,18 +1354,9 @@ class RNN:
             slopes = np.zeros_like(every)
             slopes[:, -1], *of_linear = from_linear(dy)
             dx, *of_cell = through_time(slopes)
-            return dict(zip(names, (*of_cell, *of_linear), strict=True)), dx
+            return dict(zip(self._shapes, (*of_cell, *of_linear), strict=True)), dx
 
         return y, pullback
-
-
-def _picked(params, names):
-    "The parameters in this order; raises unless there are these and no others."
-    if not isinstance(params, dict):
-        raise TypeError(f"params must be a dict of arrays by name, got {type(params).__name__}")
-    if params.keys() != set(names):
-        raise ValueError(f"params must be {', '.join(names)}, got {', '.join(map(str, params)) or 'none'}")
-    return [params[name] for name in names]
 
 # %% ../nbs/04_networks.ipynb #embedding
 def embedding(
