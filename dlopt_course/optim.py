@@ -656,8 +656,8 @@ def _check_flat(x, compiled):
     if compiled:
         finite = _compiled(_finite_loop)(x, np.finfo(x.dtype).max)
     else:
-        blocks = ((block, _scratch("finite", block.stop - block.start, np.bool_)) for block in _cut(0, x.size, _BLOCK))
-        finite = all(np.isfinite(x[block], out=out).all() for block, out in blocks)
+        out = _scratch("block", min(x.size, _BLOCK), x.dtype).view(np.bool_)
+        finite = all(np.isfinite(x[b], out=out[: b.stop - b.start]).all() for b in _cut(0, x.size, _BLOCK))
     if not finite:
         raise FloatingPointError
 
@@ -673,7 +673,7 @@ def _scratch(key, size, dtype):
 
 def _adam_block(p, g, m, v, beta1, rest1, beta2, rest2, eps, move, l2, shrink):
     "Adam on one block, in place: twelve passes over numbers that stay in the cache, one scratch array."
-    scratch = _scratch("adam", p.size, p.dtype)
+    scratch = _scratch("block", p.size, p.dtype)
     if l2:
         g = g + l2 * p
     m *= beta1
