@@ -53,15 +53,15 @@ def sequential(
 ) -> Callable:  # apply(params, x) -> y, pullback; pullback(dy) -> grads, dx
     """One layer after another, and their pullbacks in the opposite order: the chain rule.
 
-    Layer i takes its arguments from params["i.name"], as in torch's Sequential. Raises ValueError for a missing
-    or an unknown parameter. dx is None where the first layer takes indices."""
+    Layer i takes its arguments from params["i.name"], as torch does. Raises ValueError for a missing or an unknown
+    one. dx is None for indices. Pullbacks keep x, y and params: change none in place before they are called."""
     known = _layer_arguments(layers)
     return lambda params, x: _chained(layers, _taken(params, known), params, x)
 
 
-def _chained(layers, taken, params, y):
+def _chained(layers, taken, params, x):
     "The output of the last layer and the pullback of all; taken: for each layer its arguments that are in params."
-    pullbacks = []
+    y, pullbacks = x, []
     for i, (layer, names) in enumerate(zip(layers, taken, strict=True)):
         y, pullback = _call(layer, i, y, {name: params[f"{i}.{name}"] for name in names})
         pullbacks.append((i, names, pullback))
@@ -69,7 +69,7 @@ def _chained(layers, taken, params, y):
     def pullback(dy):
         grads = dict.fromkeys(params)
         for i, names, back in reversed(pullbacks):
-            dy, found = _split(back(dy), names)
+            dy, found = _split(back(dy), names, i == 0 and _are_indices(x))
             grads.update({f"{i}.{name}": grad for name, grad in found.items()})
         return grads, dy
 
@@ -80,9 +80,28 @@ def _layer_arguments(layers):
     "For each layer its arguments after the first, each with whether it is required."
     if not layers or not all(map(callable, layers)):
         raise TypeError(f"layers must be one or more functions (x, *params) -> (y, pullback), got {layers!r}")
-    signatures = [[*inspect.signature(layer).parameters.values()][1:] for layer in layers]
     kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
-    return [{p.name: p.default is p.empty for p in signature if p.kind in kinds} for signature in signatures]
+    signatures = [[p for p in _signature(i, layer) if p.kind in kinds] for i, layer in enumerate(layers)]
+    return [{p.name: p.default is p.empty for p in signature} for signature in signatures]
+
+
+def _signature(i, layer):
+    "The arguments after the first."
+    try:
+        return [*inspect.signature(layer).parameters.values()][1:]
+    except ValueError:  # a function in C may have none
+        raise TypeError(f"layer {i} must be a function (x, *params) -> (y, pullback), got {layer!r}") from None
+
+
+def _has_gradient(name, x):
+    "Whether x is an array, and not a running statistic."
+    array = type(x) is np.ndarray or (is_array_api_obj(x) and not isinstance(x, np.generic))
+    return array and not name.endswith((".running_mean", ".running_var"))
+
+
+def _are_indices(x):
+    "Whether x holds whole numbers, which have no gradient."
+    return is_array_api_obj(x) and is_kind(array_namespace(x), x.dtype, "integral")
 
 
 def _taken(params, known):
@@ -94,24 +113,31 @@ def _taken(params, known):
         raise ValueError(f"params must have {', '.join(missing)}, got {', '.join(params) or 'none'}")
     if unknown := [name for name in params if name not in every]:
         raise ValueError(f"params must be of {', '.join(every) or 'no name'}, got {', '.join(map(str, unknown))} too")
+    if wrong := [f"{name} ({type(x).__name__})" for name, x in params.items() if not _has_gradient(name, x)]:
+        raise TypeError(
+            f"params must be arrays that have a gradient, got {', '.join(wrong)}; options and running "
+            "statistics go in by functools.partial(layer, name=value)"
+        )
     return [[name for name in names if f"{i}.{name}" in params] for i, names in enumerate(known)]
 
 
 def _call(layer, i, x, params):
     "Output and pullback of a layer; an error says which layer it was."
     try:
-        y, pullback, *_ = layer(x, **params)
+        out = layer(x, **params)
     except (TypeError, ValueError) as error:
         error.add_note(f"in layer {i} of sequential")
         raise
-    return y, pullback
+    if not isinstance(out, tuple) or len(out) < 2 or not callable(out[1]):
+        raise TypeError(f"layer {i} must return (y, pullback), got {type(out).__name__}")
+    return out[:2]
 
 
-def _split(grads, names):
+def _split(grads, names, indices):
     "What a pullback returned, as dx (None for a layer of indices) and the parameters' gradients by name."
     grads = grads if isinstance(grads, tuple) else (grads,)
     first = len(grads) - len(names)
-    if first not in (0, 1):
+    if not (first == 1 or (first == 0 and indices)):
         raise ValueError(
             f"params must be those that have a gradient, {len(grads)} with the input, got {', '.join(names)}"
         )
@@ -124,9 +150,20 @@ _NUMPY = array_namespace(np.empty(1))
 def _check(**arrays):
     "`check_floats` without its cost for NumPy arrays of one dtype, the usual case; returns the namespace."
     dtype = getattr(next(iter(arrays.values())), "dtype", None)
-    if all(type(x) is np.ndarray and x.dtype == dtype and x.size for x in arrays.values()) and dtype.kind == "f":
+    usual = all(type(x) is np.ndarray and x.dtype == dtype and x.size for x in arrays.values())
+    if usual and dtype.kind == "f" and dtype.isnative:
         return _NUMPY
+    _check_plain(**arrays)
     return check_floats(**arrays)
+
+
+def _check_plain(**arrays):
+    "NumPy arrays must not be masked, and must be in the byte order of the machine."
+    for name, x in arrays.items():
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(f"{name} must not be a masked array; fill what is masked first")
+        if isinstance(x, np.ndarray) and not x.dtype.isnative:
+            raise TypeError(f"{name} must have the byte order of this machine, got {x.dtype}; convert it first")
 
 
 def _check_numpy(layer, **arrays):
@@ -153,7 +190,7 @@ def _check_dy(dy, y):
     "The gradient that comes back must have the form of the output."
     if type(dy) is type(y) and dy.shape == y.shape and dy.dtype == y.dtype:
         return
-    check_floats(y=y, dy=dy)
+    _check(y=y, dy=dy)
     check_same_shape(y=y, dy=dy)
 
 # %% ../nbs/04_networks.ipynb #linear
@@ -165,17 +202,22 @@ def linear(
     "Y = X W^T + b. Then dX = dY W, dW = dY^T X, and db is the sum of the rows of dY."
     xp = _check(x=x, weight=weight, **_given(bias=bias))
     _check_linear(x, weight, bias)
-    X = xp.reshape(x, (-1, x.shape[-1]))
+    X = _shaped(x, (-1, x.shape[-1]))
     Y = X @ weight.T if bias is None else X @ weight.T + bias
-    y = xp.reshape(Y, (*x.shape[:-1], weight.shape[0]))
+    y = _shaped(Y, (*x.shape[:-1], weight.shape[0]))
 
     def pullback(dy):
         _check_dy(dy, y)
-        dY = xp.reshape(dy, Y.shape)
-        grads = xp.reshape(dY @ weight, x.shape), dY.T @ X, xp.sum(dY, axis=0)
-        return grads[:2] if bias is None else grads
+        dY = _shaped(dy, Y.shape)
+        grads = _shaped(dY @ weight, x.shape), dY.T @ X
+        return grads if bias is None else (*grads, dY.sum(axis=0) if xp is _NUMPY else xp.sum(dY, axis=0))
 
     return y, pullback
+
+
+def _shaped(x, shape):
+    "x in another shape; a matrix stays as it is, which saves small networks a good part of their time."
+    return x if x.ndim == len(shape) == 2 else array_namespace(x).reshape(x, shape)
 
 
 def _check_linear(x, weight, bias):
@@ -187,14 +229,24 @@ def _check_linear(x, weight, bias):
         _check_shape("bias", bias, weight.shape[0])
 
 # %% ../nbs/04_networks.ipynb #elementwise
-def _elementwise(y, slope):
-    "A function of single elements: its output, and as its pullback dy times the slope, computed when it is asked for."
+def _elementwise(y, back):
+    "A function of single elements: its output, and `back` as its pullback once dy is checked."
 
     def pullback(dy):
         _check_dy(dy, y)
-        return dy * slope()
+        return back(dy)
 
     return y, pullback
+
+
+_WHOLE = {n: np.dtype(f"i{n}") for n in (2, 4, 8)}  # whole numbers by their bytes
+
+
+def _where(on, x):
+    "x where `on`, else 0 even if x is infinite. In NumPy by bits: its `where` takes seven times as long."
+    if type(x) is np.ndarray and (whole := _WHOLE.get(x.dtype.itemsize)):
+        return (x.view(whole) * on).view(x.dtype)
+    return array_namespace(x).where(on, x, 0.0)
 
 # %% ../nbs/04_networks.ipynb #relu
 def relu(
@@ -203,7 +255,7 @@ def relu(
     "max(x, 0). The slope is 1 where x > 0, else 0 (Nair and Hinton 2010)."
     xp = _check(x=x)
     y = xp.maximum(x, 0.0)
-    return _elementwise(y, lambda: xp.astype(y > 0, y.dtype))
+    return _elementwise(y, lambda dy: _where(~(y <= 0), dy))
 
 
 def leaky_relu(
@@ -214,7 +266,7 @@ def leaky_relu(
     xp = _check(x=x)
     negative_slope = check_number("negative_slope", negative_slope, lambda v: True, "finite")
     y = xp.maximum(x, 0.0) + negative_slope * xp.minimum(x, 0.0)
-    return _elementwise(y, lambda: xp.astype(x > 0, x.dtype) + negative_slope * xp.astype(x <= 0, x.dtype))
+    return _elementwise(y, lambda dy: dy * (xp.astype(x > 0, x.dtype) + negative_slope * xp.astype(~(x > 0), x.dtype)))
 
 # %% ../nbs/04_networks.ipynb #sigmoid
 def _sigmoid(x):
@@ -229,7 +281,7 @@ def sigmoid(
     "y = 1 / (1 + exp(-x)), slope y (1 - y)."
     _check(x=x)
     y = _sigmoid(x)
-    return _elementwise(y, lambda: y * (1 - y))
+    return _elementwise(y, lambda dy: dy * (y * (1 - y)))
 
 
 def tanh(
@@ -237,13 +289,13 @@ def tanh(
 ):  # y in the shape of x, between -1 and 1; pullback(dy) -> dx
     "y = tanh(x), slope 1 - y^2."
     y = _check(x=x).tanh(x)
-    return _elementwise(y, lambda: 1 - y * y)
+    return _elementwise(y, lambda dy: dy * (1 - y * y))
 
 # %% ../nbs/04_networks.ipynb #gelu
 def _normal_cdf(x):
     "Probability that a standard normal number is below x."
     if is_numpy_array(x):
-        return special.ndtr(x)
+        return special.ndtr(x).astype(x.dtype)
     xp = array_namespace(x)
     if not hasattr(xp, "special"):
         raise TypeError(f"x must be a NumPy array or a torch tensor unless approximate='tanh', got {type(x).__name__}")
@@ -257,12 +309,14 @@ def gelu(
     "x P(Z < x) for a standard normal Z; slope P(Z < x) + x density(x) (Hendrycks and Gimpel 2016)."
     xp = _check(x=x)
     check_in("approximate", approximate, ("none", "tanh"))
+    c = xp.minimum(xp.maximum(x, -40.0), 40.0)  # p is 0 or 1 beyond; the powers of x may overflow there
     if approximate == "none":
         p = _normal_cdf(x)
-        return _elementwise(x * p, lambda: p + x * xp.exp(-x * x / 2) / math.sqrt(2 * math.pi))
+        return _elementwise(x * p, lambda dy: dy * (p + c * xp.exp(-c * c / 2) / math.sqrt(2 * math.pi)))
     a, b = math.sqrt(2 / math.pi), 0.044715
-    t = xp.tanh(a * (x + b * x**3))
-    return _elementwise(x * (1 + t) / 2, lambda: (1 + t) / 2 + x * (1 - t * t) * a * (1 + 3 * b * x * x) / 2)
+    t = xp.tanh(a * (c + b * c**3))
+    p = (1 + t) / 2
+    return _elementwise(x * p, lambda dy: dy * (p + c * (1 - t * t) * a * (1 + 3 * b * c * c) / 2))
 
 # %% ../nbs/04_networks.ipynb #model-init
 def _count(name, value, least=1):
@@ -438,8 +492,9 @@ def _optimizer_of(params, optimizer):
 
 def _is_pair(data):
     "A Dataset, or x and y; not two batches."
-    two = isinstance(data, (tuple, list)) and len(data) == 2
-    return isinstance(data, Dataset) or (two and not all(map(_holds_arrays, data)))
+    if isinstance(data, Dataset):
+        return True
+    return isinstance(data, (tuple, list)) and len(data) == 2 and not all(map(_holds_arrays, data))
 
 
 def _holds_arrays(batch):
@@ -507,10 +562,10 @@ _END = object()
 
 def _repeated(data):
     "An iterator's batches once, those of a list or a DataLoader again and again."
-    batches = batch = None
-    while batches is not data and batch is not _END:
-        batches, batch = iter(data), _END  # it stays the end where a round gives nothing
-        for batch in batches:
+    batch = None
+    while batch is not _END:
+        batch = _END  # and stays so where a round gives nothing, as the second one of an iterator
+        for batch in data:
             yield batch
 
 
@@ -778,8 +833,10 @@ def _check_fits(run, arrays, setting, history):
 
 
 def _tidied(path):
-    "Makes the folder, and removes what a process that was killed while writing has left."
-    path.parent.mkdir(parents=True, exist_ok=True)
+    "Removes what a process that was killed while writing has left."
+    if not path.exists():  # what cannot be written is to be known before training
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".{path.name}.{'0' * 32}.part").touch()
     for file in path.parent.iterdir():
         if re.fullmatch(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}\.part", file.name):
             file.unlink(missing_ok=True)
@@ -910,11 +967,11 @@ def max_pool2d(
 
     def pullback(dy):
         _check_dy(dy, y)
-        total, left = np.zeros_like(framed), dy.transpose(1, 2, 3, 0).copy()  # left: what no number has taken yet
+        total, dY, free = np.zeros_like(framed), dy.transpose(1, 2, 3, 0), np.ones(top.shape, bool)
         for view, numbers in zip(_views(total, *where), _views(framed, *where), strict=True):
-            share = left * (numbers == top)
-            view += share
-            left -= share
+            wins = free & ((numbers == top) | (numbers != numbers))  # the latter: NaN
+            view += _where(wins, dY)
+            free ^= wins
         return _unframed(total, padding)
 
     return y, pullback
@@ -1370,7 +1427,7 @@ def embedding(
     def pullback(dy):
         _check_dy(dy, y)
         S = sparse.csr_array((np.ones(count, y.dtype), indices.ravel(), np.arange(count + 1)), (count, len(weight)))
-        return S.T @ dy.reshape(count, -1)
+        return np.asarray(S.T @ dy.reshape(count, -1), dy.dtype)
 
     return y, pullback
 
@@ -1382,6 +1439,7 @@ def _check_embedding(indices, weight):
     if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
         got = getattr(indices, "dtype", type(indices).__name__)
         raise TypeError(f"indices must be a NumPy array of whole numbers, got {got}")
+    _check_plain(indices=indices)
     if not indices.size:
         raise ValueError(f"indices must not be empty, got shape {indices.shape}")
     good = (indices >= 0) & (indices < len(weight))
@@ -1408,6 +1466,7 @@ def _check_attention(query, key, value, mask, is_causal):
 
 def _allowed(xp, query, mask, shape):
     "The mask, once it is known to be boolean and to broadcast to the scores."
+    _check_plain(mask=mask)
     check_arrays(query=query, mask=mask)
     if not is_kind(xp, mask.dtype, "bool"):
         raise TypeError(f"mask must be boolean, True where a query may look, got {mask.dtype}")
@@ -1445,11 +1504,13 @@ def elu(
     x,  # floating-point array of any shape
     alpha: float = 1.0,  # -alpha is the limit to the left
 ):  # y in the shape of x, pullback(dy) -> dx
-    "x where x > 0, else alpha (exp(x) - 1), whose slope is y + alpha (Clevert et al. 2016)."
+    """x where x > 0, else alpha (exp(x) - 1) (Clevert et al. 2016).
+
+    The slope, y + alpha, is computed as alpha exp(x): the sum would cancel far from 0."""
     xp = _check(x=x)
     alpha = check_number("alpha", alpha, lambda v: True, "finite")
     y = xp.maximum(x, 0.0) + alpha * xp.expm1(xp.minimum(x, 0.0))
-    return _elementwise(y, lambda: xp.where(x > 0, 1.0, y + alpha))
+    return _elementwise(y, lambda dy: dy * xp.where(x <= 0, alpha * xp.exp(xp.minimum(x, 0.0)), 1.0))
 
 # %% ../nbs/04_networks.ipynb #silu
 def silu(
@@ -1458,7 +1519,7 @@ def silu(
     "x s with s = sigmoid(x); slope s (1 + x (1 - s)) (Elfwing et al. 2018)."
     _check(x=x)
     s = _sigmoid(x)
-    return _elementwise(x * s, lambda: s * (1 + x * (1 - s)))
+    return _elementwise(x * s, lambda dy: dy * (s * (1 + x * (1 - s))))
 
 
 def softplus(
@@ -1473,4 +1534,4 @@ def softplus(
     z = beta * x
     soft = (xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))) / beta
     y = xp.where(z > threshold, x, soft)
-    return _elementwise(y, lambda: xp.where(z > threshold, 1.0, _sigmoid(z)))
+    return _elementwise(y, lambda dy: dy * xp.where(z > threshold, 1.0, _sigmoid(z)))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from dlopt_course import layers
 from dlopt_course.core import assert_close, numerical_grad, to_numpy
+from dlopt_course.losses import softmax
 
 BACKENDS = {
     "numpy": np.asarray,
@@ -398,10 +399,83 @@ def test_an_array_without_axes(name):
     assert np.shape(pullback(np.array(1.0))) == ()
 
 
+def passes_far_numbers(module):
+    "Float16 up to its ends and float32 far to the left: slopes are torch's in float64, nothing overflows."
+    for x, name, options in [
+        (np.array([1e4, -1e4, 6e4, -6e4, 300, -300, 3, -3], "f2"), "gelu", {"approximate": "tanh"}),
+        (np.array([1e4, -1e4, 6e4, -6e4, 300, -300, 3, -3], "f2"), "gelu", {}),
+        (np.linspace(-10, -60, 11).astype("f4"), "elu", {}),
+        (np.linspace(-10, -60, 11), "elu", {"alpha": 0.3}),
+    ]:
+        with np.errstate(all="raise", under="ignore"):
+            y, pullback = getattr(module, name)(x, **options)
+            slopes = pullback(np.ones_like(y))
+        t = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        z = getattr(F, name)(t, **options)
+        (slope,) = torch.autograd.grad(z.sum(), t)
+        tolerance = {"rtol": 5e-3, "atol": 5e-3} if x.dtype == "f2" else {"rtol": 8 * np.finfo(x.dtype).eps}
+        assert_close(y.astype(float), z.detach().numpy(), **tolerance)
+        assert_close(slopes.astype(float), slope.numpy(), **tolerance)
+        assert y.dtype == slopes.dtype == x.dtype
+
+
+def test_slopes_far_from_0():
+    passes_far_numbers(layers)
+
+
+UNUSUAL = {  # layer, options: x, dy
+    ("relu", ()): (np.array([1.0, -1.0, 0.0, np.nan, 2.0]), np.array([np.inf, np.inf, np.nan, 3.0, -np.inf])),
+    ("leaky_relu", ()): (np.array([1.0, -1.0, 0.0, np.nan, 2.0]), np.array([np.inf, -np.inf, 2.0, 3.0, np.nan])),
+    ("elu", ()): (np.array([1.0, -1.0, 0.0, np.nan, 2.0]), np.array([np.inf, -np.inf, 2.0, 3.0, np.nan])),
+    ("max_pool2d", (2,)): (
+        np.array([[[[1.0, 2, np.nan, 7], [3, 3, 8, 1], [np.inf, 1, -np.inf, 0], [2, 2, 2, -5]]]]),
+        np.array([[[[np.inf, 2.0], [-np.inf, np.nan]]]]),
+    ),
+    ("max_pool2d", (3, 1, 1)): (
+        np.array([[[[1.0, 2, 5], [4, 3, 8], [9, 1, np.nan]]]]),
+        np.array([[[[np.inf, 2.0, 4.0], [1.0, 3.0, 8.0], [7.0, 5.0, 6.0]]]]),
+    ),
+}
+
+
+def passes_unusual_numbers(module):
+    "Infinities and NaN in x and dy go the way they go in torch."
+    for (name, options), (x, dy) in UNUSUAL.items():
+        for dtype in ("f2", "f4", "f8", "g"):
+            y, pullback = getattr(module, name)(x.astype(dtype), *options)
+            t = torch.tensor(x, requires_grad=True)
+            z = getattr(F, name)(t, *options)
+            (dx,) = torch.autograd.grad(z, t, torch.tensor(dy))
+            np.testing.assert_allclose(y.astype(float), z.detach(), rtol=1e-3)
+            np.testing.assert_allclose(pullback(dy.astype(dtype)).astype(float), dx, rtol=1e-3)
+            assert pullback(dy.astype(dtype)).dtype == dtype
+
+
+def test_infinities_and_nan_go_as_in_torch():
+    passes_unusual_numbers(layers)
+
+
+def test_a_nan_of_several_takes_the_gradient_of_its_window():
+    x = np.array([[[[1.0, np.nan], [np.nan, 2.0]]]])
+    assert layers.max_pool2d(x, 2)[1](np.full((1, 1, 1, 1), 3.0)).ravel().tolist() == [0, 3, 0, 0]
+
+
 def test_nan_wins_its_window():
     x = np.zeros((1, 1, 2, 4))
     x[0, 0, 1, 1] = np.nan
     assert np.isnan(layers.max_pool2d(x, 2)[0]).ravel().tolist() == [True, False]
+
+
+def keeps_float16(module):
+    "The gradient of an embedding is of the dtype of its weight."
+    y, pullback = module.embedding(np.array([[0, 2], [2, 2]]), np.ones((3, 2), "f2"))
+    dweight = pullback(y)
+    assert dweight.dtype == np.float16
+    assert dweight.tolist() == [[1, 1], [0, 0], [3, 3]]
+
+
+def test_embedding_in_float16():
+    keeps_float16(layers)
 
 
 def test_numpy_scalars_as_options_keep_float32():
@@ -706,7 +780,28 @@ BAD_NETWORKS = [
     (two | {"weight": np.ones(2), 3: np.ones(2)}, ValueError, r"^params must be of 0\.weight, .*, got weight, 3 too$"),
     ([np.ones(2)], TypeError, "^params must be a dict of arrays by name, got list"),
     (two | {"0.weight": np.ones((2, 4))}, ValueError, r"(?s)^weight must have shape \(outputs, 3\), got .*in layer 0"),
-    (two | {"2.weight": [1.0]}, TypeError, r"(?s)^weight must be an array.*in layer 2"),
+    (two | {"2.weight": [1.0]}, TypeError, r"^params must be arrays .*got 2\.weight \(list\); options .* functools\."),
+    (two | {"2.bias": np.float64(1)}, TypeError, r"^params must be arrays .*got 2\.bias \(float64\)"),
+    (two | {"2.bias": None}, TypeError, r"^params must be arrays .*got 2\.bias \(NoneType\)"),
+    (two | {"2.weight": torch.ones(1, 2)}, TypeError, r"(?s)^weight must be of the library of x.*in layer 2"),
+]
+OPTIONS = [  # layer, options that somebody put into params, what is named
+    ("leaky_relu", {"0.negative_slope": 0.5}, r"0\.negative_slope \(float\)"),
+    ("max_pool2d", {"0.kernel_size": 2}, r"0\.kernel_size \(int\)"),
+    ("gelu", {"0.approximate": "tanh"}, r"0\.approximate \(str\)"),
+    ("batch_norm", {"0.running_mean": np.ones(2)}, r"0\.running_mean \(ndarray\)"),
+    ("batch_norm", {"0.running_var": np.ones(2)}, r"0\.running_var \(ndarray\)"),
+]
+NO_LAYERS = [  # what returns no pullback, what is named
+    (np.tanh, "layer 1 must return .y, pullback., got ndarray"),
+    (lambda x: np.maximum(x, 0), "layer 1 must return .y, pullback., got ndarray"),
+    (softmax, "layer 1 must return .y, pullback., got ndarray"),
+    (lambda x: (x, x), "layer 1 must return .y, pullback., got tuple"),
+    (lambda x: (x, x, abs), "layer 1 must return .y, pullback., got tuple"),
+    (lambda x: (), "layer 1 must return .y, pullback., got tuple"),
+    (lambda x: (x,), "layer 1 must return .y, pullback., got tuple"),
+    (lambda x: [x, abs], "layer 1 must return .y, pullback., got list"),
+    (lambda x: None, "layer 1 must return .y, pullback., got NoneType"),
 ]
 
 
@@ -720,11 +815,36 @@ def refuses_networks(module):
             module.sequential(*bad)
     with pytest.raises(ValueError, match="^params must be of no name, got 0.weight too$"):
         module.sequential(module.relu)({"0.weight": np.ones(2)}, np.ones((4, 3)))
-    ones = np.ones(2)
-    params = {"0.weight": ones, "0.bias": ones, "0.running_mean": ones, "0.running_var": ones}
-    y, pullback = module.sequential(module.batch_norm)(params, np.ones((3, 2)))
-    with pytest.raises(ValueError, match=r"^params must be those that have a gradient, 3 .*weight, bias, running_mean"):
-        pullback(y)
+    for name, options, what in OPTIONS:
+        needed = {"0.weight": np.ones(2), "0.bias": np.ones(2)} if name == "batch_norm" else {}
+        with pytest.raises(TypeError, match=rf"^params must be arrays .*got {what}; .* go in by functools\.partial"):
+            module.sequential(getattr(module, name))(needed | options, np.ones((3, 2)))
+    for layer, message in NO_LAYERS:
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            module.sequential(module.relu, layer)({}, np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"^layer 1 must be a function \(x, \*params\).*built-in method relu"):
+        module.sequential(module.relu, torch.relu)
+    refuses_arguments_without_a_gradient(module)
+
+
+def refuses_arguments_without_a_gradient(module):
+    "A mask; and a layer that forgot its parameter, which must not pass for one that took indices."
+    x = np.ones((2, 2))
+    params = {"0.key": x, "0.value": x, "0.mask": x > 0}
+    forgot = lambda x, shift: (x + shift, lambda dy: dy)  # noqa: E731
+    embedded = module.sequential(module.embedding, forgot)
+    for net, taken, inputs in [
+        (module.sequential(module.attention), params, x),
+        (module.sequential(forgot), {"0.shift": x}, x),
+        (embedded, {"0.weight": x, "1.shift": x}, np.array([1, 0])),
+    ]:
+        y, pullback = net(taken, inputs)
+        with pytest.raises(ValueError, match="^params must be those that have a gradient"):
+            pullback(y)
+    with pytest.raises(ValueError, match="^params must be those that have a gradient, 3 with the input, got shift$"):
+        module.sequential(lambda x, shift: (x + shift, lambda dy: (dy, dy, dy)))({"0.shift": x}, x)[1](x)
+    y, pullback = module.sequential(lambda x: (1.0 * x, lambda dy: dy))({}, np.array([1, 0]))
+    assert pullback(y)[1] is y  # a layer of whole numbers may return something for them
 
 
 def test_sequential_names_what_is_wrong():
@@ -867,6 +987,8 @@ BAD = [  # layer, wrong arguments, error, message
         TypeError,
         "^indices must be a NumPy array of whole numbers, got torch.int64",
     ),
+    ("embedding", {"indices": np.ma.array([1])}, TypeError, "^indices must not be a masked array"),
+    ("embedding", {"indices": np.array([1], ">i8")}, TypeError, "^indices must have the byte order .*got >i8"),
     ("embedding", {"indices": np.array([], int)}, ValueError, r"^indices must not be empty, got shape \(0,\)"),
     ("embedding", {"weight": np.ones(3)}, ValueError, r"^weight must have shape \(rows, features\), got \(3,\)"),
     *(
@@ -926,6 +1048,7 @@ BAD = [  # layer, wrong arguments, error, message
         TypeError,
         "^mask must be boolean, True where a query may look, got float64",
     ),
+    ("attention", {"mask": np.ma.array(np.ones((4, 5)) > 0)}, TypeError, "^mask must not be a masked array"),
     ("attention", {"mask": [[True]]}, TypeError, "^mask must be an array"),
     ("attention", {"mask": torch.ones(4, 5) > 0}, TypeError, "^mask must be of the library of query"),
     (
@@ -956,6 +1079,10 @@ for name, arguments in GOOD.items():
             BAD += [
                 (name, {key: x.astype("f4")}, TypeError, f"^{key} must have the dtype of {first}, float64, got float32")
             ]
+        BAD += [
+            (name, {key: np.ma.array(x)}, TypeError, f"^{key} must not be a masked array"),
+            (name, {key: x.astype(">f8")}, TypeError, f"^{key} must have the byte order of this machine, got >f8"),
+        ]
     if name in NUMPY_ONLY - {"embedding"}:
         BAD += [(name, {"x": torch.tensor(arguments["x"])}, TypeError, f"^x must be a NumPy array.*{name}.*got Tensor")]
 
@@ -976,6 +1103,8 @@ def bad_dy(y):
         (y[:-1] if len(y) > 1 else np.concatenate([y, y]), ValueError, r"^dy must have the shape of y, \("),
         (y[None], ValueError, r"^dy must have the shape of y, \("),
         (y.astype("f4"), TypeError, "^dy must have the dtype of y, float64, got float32"),
+        (y.astype(">f8"), TypeError, "^dy must have the byte order of this machine"),
+        (np.ma.array(y), TypeError, "^dy must not be a masked array"),
         (y.tolist(), TypeError, "^dy must be an array"),
         (torch.tensor(np.array(y)), TypeError, "^dy must be of the library of y"),
         (None, TypeError, "^dy must be an array"),

@@ -17,6 +17,9 @@ from test_layers import (
     ends,
     goes_on,
     is_torchs_network,
+    keeps_float16,
+    passes_far_numbers,
+    passes_unusual_numbers,
     refuses,
     refuses_dy,
     refuses_networks,
@@ -28,8 +31,8 @@ from test_layers import (
 from dlopt_course import layers
 
 GROUPS = {  # functions that are checked together
-    "activations": "_elementwise relu leaky_relu elu _sigmoid sigmoid tanh silu softplus _normal_cdf gelu",
-    "linear": "flatten linear _check_linear",
+    "activations": "_elementwise _where relu leaky_relu elu _sigmoid sigmoid tanh silu softplus _normal_cdf gelu",
+    "linear": "flatten linear _shaped _check_linear",
     "windows": "_pair _outputs _framed _unframed _views conv2d _folded _check_conv2d max_pool2d avg_pool2d _check_pool",
     "norms": "_check_batch_norm _check_layer_norm _moments _standardised _standardised_back batch_norm _moved "
     "layer_norm",
@@ -37,8 +40,8 @@ GROUPS = {  # functions that are checked together
     "recurrent": "_check_recurrent _two_states _unrolled _parameters_back rnn _rnn_back lstm _lstm_gates _lstm_back "
     "gru _gru_gates _gru_back",
     "attention": "_check_attention _allowed attention",
-    "sequential": "sequential _chained _layer_arguments _taken _call _split",
-    "checks": "_check _check_numpy _given _check_shape _check_dy",
+    "sequential": "sequential _chained _layer_arguments _signature _has_gradient _are_indices _taken _call _split",
+    "checks": "_check _check_plain _check_numpy _given _check_shape _check_dy",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
 
@@ -79,7 +82,13 @@ def sequential(module):
     refuses_networks(module)
 
 
-MORE = {"norms": norms, "recurrent": recurrent, "sequential": sequential}
+def activations(module):
+    passes_far_numbers(module)
+    passes_unusual_numbers(module)
+
+
+MORE = {"activations": activations, "windows": passes_unusual_numbers, "embedding": keeps_float16}
+MORE |= {"norms": norms, "recurrent": recurrent, "sequential": sequential}
 
 
 def battery(which):
@@ -109,6 +118,8 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_lstm_back", "1  ->  2  in  -1  (3)"): REST,
     ("_gru_back", "1  ->  2  in  -1  (2)"): REST,
     ("_gru_back", "1  ->  2  in  -1  (3)"): REST,
+    ("elu", "0.0  ->  1.0  in  xp.minimum(x, 0.0)  (2)"): "only keeps exp from overflow where it is not used",
+    ("_shaped", "2  ->  3  in  x.ndim == len(shape) == 2"): "saves time only",
     ("gru", "0  ->  1  in  H[0]"): "the state has one length at all times",
     ("_check", "x.dtype == dtype  ->  x.dtype != dtype"): "the slow way of checking decides alike",
 }
