@@ -96,12 +96,16 @@ def _noticed(mutant: Mutant, module: types.ModuleType, battery: Callable) -> boo
 
 
 def _computations(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    "The nodes below with their parents, in a fixed order; annotations and the messages of errors compute nothing."
+    """The nodes below with their parents, in a fixed order.
+
+    Annotations, the messages of errors and zip's `strict`, a guard of lists that have one length, compute nothing.
+    """
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             if (
                 isinstance(child, ast.AST)
                 and not isinstance(child, ast.Raise)
+                and getattr(child, "arg", None) != "strict"
                 and field not in ("annotation", "returns")
             ):
                 yield child, node

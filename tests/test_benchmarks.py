@@ -446,3 +446,61 @@ def test_what_training_records(monkeypatch):
     assert [row[:2] for row in result["rows"]] == [[form, 1] for form in training.FORMS]
     assert {len(row) for row in result["rows"]} == {len(result["columns"])}
     assert {len(x) for s in result["raw"]["samples"] for x in s["seconds"].values()} == {2}
+
+
+# The networks
+
+
+def test_networks_train_as_in_torch():
+    from benchmarks import networks
+
+    for case, (model, shape, _) in networks.CASES.items():
+        params = {name: networks.start(model) for name in ("ours", *networks.PEERS)}
+        functions = networks.steps(model, params, networks.batches(shape, 8))
+        losses = {name: [float(f()) for _ in range(4)] for name, f in functions.items()}
+        for name in functions:
+            np.testing.assert_allclose(losses[name], losses["for-loop"], rtol=1e-4, err_msg=case)
+            for key, p in params[name].items():
+                np.testing.assert_allclose(p, params["for-loop"][key], rtol=1e-3, atol=1e-4, err_msg=f"{case} {key}")
+                assert np.abs(p - networks.start(model)[key]).max() > 1e-3
+
+
+def test_digits_are_what_fits_their_shape():
+    from benchmarks import networks
+
+    digits = networks.load_digits(dtype=np.float32, scaled=True)
+    for shape in ((64,), (1, 8, 8), (8, 8)):
+        batches = networks.batches(shape, 32)
+        assert len(batches) == networks.BATCHES
+        for i, (x, y) in enumerate(batches):
+            assert x.shape == (32, *shape)
+            np.testing.assert_array_equal(x.reshape(32, 64), digits.x[32 * i : 32 * i + 32])
+            np.testing.assert_array_equal(y, digits.y[32 * i : 32 * i + 32])
+    x, y = networks.batches((3, 4, 4), 5)[0]
+    assert (x.shape, x.dtype, y.shape) == ((5, 3, 4, 4), np.float32, (5,))
+
+
+def test_shares_are_of_the_phases():
+    from benchmarks import networks
+
+    model, shape, _ = networks.CASES["MLP 64-32-10"]
+    shares = networks.shares(model, networks.batches(shape, 4), 5)
+    assert tuple(shares) == networks.PHASES
+    assert all(share > 0 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_what_the_networks_record(monkeypatch):
+    from benchmarks import networks
+
+    chosen = {"MLP 64-32-10": (4, 6), "LSTM 8 rows of 8": (5,)}
+    monkeypatch.setattr(networks, "CASES", {k: (*networks.CASES[k][:2], sizes) for k, sizes in chosen.items()})
+    monkeypatch.setattr(networks, "wait_until_idle", lambda: 0.0)
+    monkeypatch.setattr(networks, "num_threads", lambda: 1)
+    monkeypatch.setattr(networks, "compare_all", lambda f, n: measure.compare_all(f, n, at_least=0))
+    result = networks.run(2)
+    assert [row[:3] for row in result["rows"]] == [[k, size, 1] for k, sizes in chosen.items() for size in sizes]
+    assert {len(row) for row in result["rows"]} == {len(result["columns"])}
+    for s in result["raw"]["samples"]:
+        assert list(s["seconds"]) == ["ours", *networks.PEERS]
+        assert {len(x) for x in s["seconds"].values()} == {2}

@@ -386,7 +386,6 @@ def test_the_battery_passes_as_it_is():
     battery(load(optim))
 
 
-STRICT = "the lists have one length, as they are made"
 REST = "NumPy takes any negative number for the length that is left over"
 PARTS = "how large the parts are that threads share, not what is done with them"
 THREADS = "whether threads are used, not what they do"
@@ -396,11 +395,6 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_shares", "-(-size // num_threads())  ->  -size // num_threads()"): PARTS,
     ("_shares", "-size  ->  size"): PARTS,
     ("_adam_block", "1  ->  2  in  shrink != 1"): "to multiply by 1 costs time only",
-    ("Optimizer", "True  ->  False  in  strict=True"): STRICT,
-    ("Optimizer", "True  ->  False  in  strict=True  (2)"): STRICT,
-    ("Optimizer", "True  ->  False  in  strict=True  (3)"): STRICT,
-    ("Optimizer", "True  ->  False  in  strict=True  (4)"): STRICT,
-    ("Optimizer", "True  ->  False  in  strict=True  (5)"): STRICT,
     ("Optimizer", "len(checks) > len(self._groups)  ->  len(checks) < len(self._groups)"): THREADS,
     ("Optimizer", "len(moves) > len(self._groups)  ->  len(moves) < len(self._groups)"): THREADS,
     (
@@ -412,12 +406,10 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_Group", "1  ->  2  in  -1"): REST,
     ("_Group", "1  ->  2  in  -1  (3)"): REST,
     ("_Group", "1  ->  2  in  -1  (4)"): REST,
-    ("_blockwise", "True  ->  False  in  strict=True"): STRICT,
     (
         "_split",
         "1  ->  2  in  -1",
     ): "a rule of scope all has such a link, any other rule is one link here: both numbers leave it as it is",
-    ("chain", "True  ->  False  in  strict=True"): STRICT,
     ("_compiled", "True  ->  False  in  cache=True"): "how it is compiled, not what",
     ("_compiled", "True  ->  False  in  nogil=True"): "how it is compiled, not what",
     ("_groups", "1  ->  2  in  -1"): REST,

@@ -21,10 +21,10 @@ def quietly(answer, *args, **options):
         return answer(*args, **options)
 
 
-def rule_out(got, mistakes: dict) -> None:
+def rule_out(got, mistakes: dict, tolerance=1e-9) -> None:
     "Known mistakes by the message that names them: none may give what the answer gave."
     for message, value in mistakes.items():
-        expect(not close(got, value), message)
+        expect(not close(got, value, tolerance), message)
 
 
 def number(value, what: str) -> float:
@@ -32,3 +32,10 @@ def number(value, what: str) -> float:
     good = isinstance(value, (int, float, np.number)) or (isinstance(value, np.ndarray) and value.ndim == 0)
     expect(good and np.isreal(value) and math.isfinite(value), f"{what} should be one finite number, got {value!r:.60}")
     return float(value)
+
+
+def array(value, shape: tuple, what: str) -> np.ndarray:
+    "The value as one of floats, if it is an array of that shape."
+    good = getattr(value, "shape", None) == shape
+    expect(good, f"{what} should be an array of shape {shape}, got {value!r:.60}")
+    return np.asarray(value, dtype=float)

@@ -9,7 +9,7 @@ import scipy.optimize
 import scipy.signal
 import torch
 
-from dlopt_course.app.exercises.judge import close, number, quietly, rule_out
+from dlopt_course.app.exercises.judge import array, close, number, quietly, rule_out
 from dlopt_course.core import expect
 from dlopt_course.optim import Rule, add_decayed_weights, chain, scale_by_learning_rate, scale_by_momentum
 
@@ -27,13 +27,6 @@ def _whole(value, what: str) -> int:
     value = number(value, what)
     expect(value == round(value), f"{what} should be a whole number, got {value:.6g}; round it up")
     return round(value)
-
-
-def _array(value, shape: tuple, what: str) -> np.ndarray:
-    "The value as one of floats, if it is an array of that shape."
-    good = getattr(value, "shape", None) == shape
-    expect(good, f"{what} should be an array of shape {shape}, got {value!r:.60}")
-    return np.asarray(value, dtype=float)
 
 
 def best(answer) -> None:
@@ -142,7 +135,7 @@ _THETA, _LR, _BETA = np.array([2.0, -1.5, 0.7]), 0.1, 0.8
 def nesterov(answer) -> None:
     "Exercise 3."
     theta = _THETA.copy()
-    one = _array(answer(_slope, theta, _LR, _BETA, 1), theta.shape, "theta after one step")
+    one = array(answer(_slope, theta, _LR, _BETA, 1), theta.shape, "theta after one step")
     expect(np.array_equal(theta, _THETA), "the theta that came in was changed: write theta = theta + v, not theta += v")
     first = _LR * _slope(_THETA)
     mistakes = {
@@ -155,7 +148,7 @@ def nesterov(answer) -> None:
     rule_out(one, mistakes)
     told = f"got {one.round(4).tolist()}, should be {(_THETA - first).round(4).tolist()}"
     expect(close(one, _THETA - first), f"without velocity the first step is plain gradient descent: {told}")
-    _judge_nesterov(_array(answer(_slope, theta, _LR, _BETA, 7), theta.shape, "theta after seven steps"))
+    _judge_nesterov(array(answer(_slope, theta, _LR, _BETA, 7), theta.shape, "theta after seven steps"))
 
 
 def _judge_nesterov(got) -> None:
@@ -199,10 +192,10 @@ _SIZES = np.array([1e-5, 1.0, -3e-7, 200.0, 0.0, -1e-3])  # of gradients
 def bug(answer) -> None:
     "Exercise 4: the first step by its direction, (param - new param) / lr, then four steps of torch."
     given = {"param": np.ones(6), "grad": _SIZES.copy(), "m": np.zeros(6), "v": np.zeros(6)}
-    before = {name: array.copy() for name, array in given.items()}
+    before = {name: x.copy() for name, x in given.items()}
     param, m, _ = _three(quietly(answer, *given.values(), 1), 1)
-    for name, array in given.items():
-        kept = np.array_equal(array, before[name])
+    for name, x in given.items():
+        kept = np.array_equal(x, before[name])
         expect(kept, f"the {name} that came in was changed; make a new array, as in m = beta1 * m + …, not m *= beta1")
     expect(np.all(np.isfinite(param)), "not finite where the gradient is 0: eps has to prevent 0 / 0")
     rule_out((1 - param) / 1e-3, _wrong_directions(_SIZES))
@@ -215,7 +208,7 @@ def _three(result, t: int) -> list[np.ndarray]:
     "The new param, m and v of step t."
     good = isinstance(result, tuple) and len(result) == 3
     expect(good, f"return three things, the new param, m and v, got {result!r:.60}")
-    return [_array(x, (6,), f"{name} after step {t}") for name, x in zip(("param", "m", "v"), result, strict=True)]
+    return [array(x, (6,), f"{name} after step {t}") for name, x in zip(("param", "m", "v"), result, strict=True)]
 
 
 def _wrong_directions(g) -> dict:
@@ -325,7 +318,7 @@ def _clipped(answer, grads: dict, max_norm: float) -> np.ndarray:
     same = given.keys() == grads.keys() and all(np.array_equal(given[name], g) for name, g in grads.items())
     expect(same, "the gradients that came in were changed: make new arrays, as factor * g does")
     expect(result.keys() == grads.keys(), f"keep the names, {list(grads)}; got {list(result)}")
-    return _flat({name: _array(result[name], g.shape, f"the array {name!r}") for name, g in grads.items()})
+    return _flat({name: array(result[name], g.shape, f"the array {name!r}") for name, g in grads.items()})
 
 
 def clip(answer) -> None:
@@ -436,7 +429,7 @@ def _expect_link(link) -> None:
     result = link.update(grad, state, param)
     good = isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict)
     expect(good, f"update(grad, state, param) should return two things, direction and state, got {result!r:.60}")
-    _array(result[0], (3,), "the direction that update returns")
+    array(result[0], (3,), "the direction that update returns")
     same = param.tolist() == [1.0, -2.0, 3.0] and grad.tolist() == [0.5, 0.0, -4.0]
     expect(same, "update changed the gradient or the parameter; return a new array")
 
