@@ -7,7 +7,6 @@ from time import perf_counter
 import numpy as np
 import torch
 import torch.nn.functional as F
-from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import Comparison, compare_all, threads, wait_until_idle
 from benchmarks.optim import PEERS
@@ -152,7 +151,7 @@ def sampled(case: str, size: int, cores: int, rounds: int) -> dict:
     data = batches(shape, size)
     functions = steps(model, {name: start(model) for name in ("ours", *PEERS)}, data)
     busy = wait_until_idle()
-    with threads(cores), threadpool_limits(cores, "blas"):  # NumPy's matrix products have threads of their own
+    with threads(cores):
         seconds, parts = compare_all(functions, rounds), shares(model, data, rounds)
     return {"case": case, "batch": size, "threads": cores, "busy": busy, "seconds": seconds, "shares": parts}
 
