@@ -148,6 +148,8 @@ WRONG = [
     ("init-data", scaled_by(np.std), "do not subtract the mean"),
     ("init-data", scaled_by(root_mean_square, lambda new, old: old), "send the new ones up"),
     ("init-data", scaled_by(lambda z: 2 * root_mean_square(z)), "in layer 0 the outputs have mean square 0.25"),
+    ("init-data", scaled_by(lambda z: 1.0), "is as it was given"),
+    ("init-data", scaled_by(lambda z: root_mean_square(np.tanh(z))), "after the tanh"),
     ("init-data", in_place, "should not be changed"),
     ("init-data", by_rows, "times one positive number"),
     ("init-data", lambda weights, x: [-w for w in weights], "times one positive number"),

@@ -68,6 +68,7 @@ WRONG = [
     ("schedules-design", lambda t: 3.0, "diverges"),
     ("schedules-design", lambda t: 1.0 - t / 200, "never negative"),
     ("schedules-design", lambda t: 1 / (t + 1), "flat direction has not arrived"),
+    ("schedules-design", lambda t: min(1.0, (300 - t) / 100), "the flat direction has arrived"),
     ("schedules-design", lambda t: 1.0 - t / 600, "noise of the steep direction is left"),
     ("schedules-design", lambda t: 0.8 * cosine_annealing_lr(300)(t), "close, wanted"),
     ("schedules-design", lambda t: np.array([0.1]), "one finite number"),

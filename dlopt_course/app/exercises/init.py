@@ -93,6 +93,7 @@ def _say_what_gain(got, y, density, square, name) -> None:
         "the wrong way round: what the activation takes away has to be given back": math.sqrt(square),
         "the variance is not the mean square: do not subtract the mean (part 2)": (square - (density @ y) ** 2) ** -0.5,
         "the mean of |activation| is not the root of its mean square": 1 / (density @ np.abs(y)),
+        "the masses should add up to 1: divide by the root of 2 pi, or by their sum": (2.50663 * square) ** -0.5,
         "all z count alike here; weigh them by the normal density": np.mean(y**2) ** -0.5,
     }
     right = square**-0.5
@@ -166,7 +167,7 @@ def _expect_fair(draws, told) -> None:
     "Raises unless every element is as often negative as positive, and no pattern of two signs is preferred."
     negative = np.mean(draws < 0, axis=0)
     i, j = np.unravel_index(np.argmax(np.abs(negative - 0.5)), negative.shape)
-    advice = "QR fixes signs by convention: multiply each column of Q by the sign of R's diagonal element"
+    advice = "QR of a Gaussian matrix fixes signs by convention: multiply each column of Q by the sign of R's diagonal"
     expect(abs(negative[i, j] - 0.5) < 0.07, f"{told} [{i}, {j}] is negative in {negative[i, j]:.0%}; {advice}")
     together = np.mean(np.sign(draws) * np.sign(draws[:, :1, :1]), axis=0)
     together[0, 0] = 0.0
@@ -178,7 +179,7 @@ def data(answer) -> None:
     "Exercise 6."
     rng = np.random.default_rng(4)
     x = 3 * rng.normal(size=(60, 8)) + 1
-    for scale in (1e4, 1.0, 1e-4):
+    for scale in (1.0, 1e4, 1e-4):
         weights = [scale * rng.normal(size=shape) for shape in ((20, 8), (30, 20), (10, 30), (10, 10))]
         kept = [w.copy() for w in weights]
         got = answer(weights, x)
@@ -196,17 +197,18 @@ def _judge_data(got, weights, x) -> None:
     "Looks at the sizes in each layer, and says what a wrong one comes from."
     h = old = x
     for i, (w, given) in enumerate(zip(got, weights, strict=True)):
-        z, before = h @ w.T, old @ given.T
-        size, root = np.mean(z**2), math.sqrt(np.mean(before**2))
+        z, before, fresh = h @ w.T, old @ given.T, h @ given.T
+        size, ratio, root = np.mean(z**2), w[0, 0] / given[0, 0], math.sqrt(np.mean(before**2))
         mistakes = {
-            "this divides by the mean square: take its root": 1 / np.mean((h @ given.T) ** 2),
-            "the variance is not the mean square: do not subtract the mean": 1 / (h @ given.T).std(),
-            "this asks for size 1 after the tanh": close(np.mean(np.tanh(z) ** 2), 1, 1e-6) and w[0, 0] / given[0, 0],
+            "this divides by the mean square: take its root": 1 / np.mean(fresh**2),
+            "the variance is not the mean square: do not subtract the mean": 1 / fresh.std(),
+            "this divides by the size after the tanh, not before": np.mean(np.tanh(fresh) ** 2) ** -0.5,
             "the outputs below have changed with their matrices: send the new ones up, not the old": 1 / root,
         }
         good = close(size, 1, 1e-6)
         if not good:
-            rule_out(w[0, 0] / given[0, 0], mistakes)
+            expect(ratio != 1, f"matrix {i} is as it was given, its outputs have mean square {size:.3g}")
+            rule_out(1.0, {message: value / ratio for message, value in mistakes.items()})
         expect(good, f"in layer {i} the outputs have mean square {size:.4g}, should be 1")
         h, old = np.tanh(z), np.tanh(before)
 

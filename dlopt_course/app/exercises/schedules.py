@@ -34,6 +34,7 @@ def floor(answer) -> None:
         small = 2 * curvature * target / noise**2
         mistakes = {
             "that is the approximation for small rates; keep the term with curvature squared": small,
+            "`target` is the mean squared distance V, not the loss": 4 * target / (noise**2 + 2 * curvature * target),
             "half of what is allowed: for small rates the floor is rate * noise^2 / (2 curvature)": small / 2,
             "this is the floor of the rate `target`; solve for the rate": _floor(target, curvature, noise),
         }
@@ -56,7 +57,7 @@ def gamma(answer) -> None:
         rule_out(got, {"that is the logarithm of gamma: take its exponential": math.log(last) / (steps - 1)})
         late = "one step late: steps are counted from 0, so the last one has the number steps - 1"
         rule_out(got, {late: last ** (1 / steps)})
-        told = f"for {steps} steps and last = {last} the factor at the last step is {got ** (steps - 1):.4g}"
+        told = f"for {steps} steps the factor at the last step is {got ** (steps - 1):.4g}, wanted {last}"
         expect(got <= 1, f"{told}: the factor grows; gamma should be below 1")
         expect(close(got ** (steps - 1), last), told)
 
@@ -91,6 +92,9 @@ def sequence(answer) -> None:
         ],
     }
     rule_out(got, mistakes)
+    again = [number(schedule(step), f"the factor at step {step}") for step in reversed(range(80))]
+    told = "asked for the steps backwards it gives other factors: a schedule should depend on the step alone"
+    expect(close(again[::-1], got), told)
     _judge_sequence(got, answer([_PARTS[2]], []))
 
 
@@ -155,7 +159,11 @@ def _say_what_is_missing(rates, steep, flat) -> None:
     told = f"expected loss {steep + flat:.4g}, {steep:.4g} in the steep direction and {flat:.4g} in the flat one"
     expect(np.ptp(rates) > 0, f"{told}: no constant rate can do it; take large steps first, small ones last")
     expect(steep + flat > 1.1 * _TARGET, f"{told}: close, wanted {_TARGET}; try other base rates")
-    expect(flat < steep, f"{told}: the flat direction has not arrived; larger steps, or for longer")
+    left = 0.5 * _CURVATURES[1] * _START * np.prod((1 - _CURVATURES[1] * rates) ** 2)  # of the flat start
+    arrived = 4 * left <= flat - left
+    expect(flat < steep or arrived, f"{told}: the flat direction has not arrived; larger steps, or for longer")
+    noise = f"{told}: the flat direction has arrived, {flat - left:.3g} of its loss is noise"
+    expect(flat < steep, f"{noise}; smaller steps, or begin to fall sooner")
     expect(False, f"{told}: the noise of the steep direction is left; fall to nearly 0 at the end")
 
 
