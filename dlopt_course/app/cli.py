@@ -101,9 +101,8 @@ def remark(outcome) -> str:
 
     if outcome.error:
         return "[red]failed"
-    if outcome.seconds > settings().time_budget:
-        return f"[yellow]over its {settings().time_budget:g} s"
-    return "unchanged" if outcome.cached else ""
+    slow = f"[yellow]over its {settings().time_budget:g} s[/]" if outcome.seconds > settings().time_budget else ""
+    return ", ".join(filter(None, (slow, "unchanged" if outcome.cached else "")))
 
 
 @app.command()

@@ -205,11 +205,10 @@ def _judge_data(got, weights, x) -> None:
             "this divides by the size after the tanh, not before": np.mean(np.tanh(fresh) ** 2) ** -0.5,
             "the outputs below have changed with their matrices: send the new ones up, not the old": 1 / root,
         }
-        good = close(size, 1, 1e-6)
-        if not good:
+        if not close(size, 1, 1e-6):
             expect(ratio != 1, f"matrix {i} is as it was given, its outputs have mean square {size:.3g}")
             rule_out(1.0, {message: value / ratio for message, value in mistakes.items()})
-        expect(good, f"in layer {i} the outputs have mean square {size:.4g}, should be 1")
+            expect(False, f"in layer {i} the outputs have mean square {size:.4g}, should be 1")
         h, old = np.tanh(z), np.tanh(before)
 
 

@@ -92,14 +92,14 @@ def sequence(answer) -> None:
         ],
     }
     rule_out(got, mistakes)
+    _judge_sequence(got, schedule, answer([_PARTS[2]], []))
+
+
+def _judge_sequence(got, schedule, single) -> None:
+    "What is left to say of exercise 3; `single` has one part and no milestone."
     again = [number(schedule(step), f"the factor at step {step}") for step in reversed(range(80))]
     told = "asked for the steps backwards it gives other factors: a schedule should depend on the step alone"
     expect(close(again[::-1], got), told)
-    _judge_sequence(got, answer([_PARTS[2]], []))
-
-
-def _judge_sequence(got, single) -> None:
-    "What is left to say of exercise 3; `single` has one part and no milestone."
     _same_at_every_step(got, _torch_rates(_sequence_of_torch, 80), "with milestones 10 and 60 ")
     expect(close(single(3), 0.9**3), "one schedule and no milestone should be that schedule")
 
