@@ -54,3 +54,9 @@ def site(executed) -> Path:
 
     with FileLock(ROOT / "_build/site.lock"):
         return build_site(ROOT)
+
+
+@pytest.fixture
+def one_thread(monkeypatch) -> None:
+    """For tests of what is computed, not of threads: starting them takes longer."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")

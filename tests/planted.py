@@ -33,6 +33,7 @@ SWAPPED = {
     ast.And: ast.Or,
     ast.Or: ast.And,
 }
+REST = "NumPy takes any negative number for the length that is left over"  # why -1 -> -2 changes nothing there
 RENAMED = {"min": "max", "max": "min", "maximum": "minimum", "sum": "mean", "any": "all", "all": "any"}
 
 

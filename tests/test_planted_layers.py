@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from planted import load, survivors
+from planted import REST, load, survivors
 from test_layers import (
     BAD,
     CASES,
@@ -108,7 +108,6 @@ def test_the_battery_passes_as_it_is(which):
     battery(which)(load(layers))
 
 
-REST = "NumPy takes any negative number for the length that is left over"
 EQUIVALENT = {  # function, planted change: why it changes nothing that anybody could see
     ("conv2d", "1  ->  2  in  -1"): REST,
     ("conv2d", "1  ->  2  in  -1  (2)"): REST,

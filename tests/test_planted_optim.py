@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from planted import definitions, load, survivors
+from planted import REST, definitions, load, survivors
 from test_optim import (
     BAD_AVERAGES,
     BAD_GRADS,
@@ -36,6 +36,8 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from dlopt_course import optim
 from dlopt_course.core import assert_close, to_numpy
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 8
 BLOCK = 64
@@ -377,16 +379,10 @@ def battery(module):
             check(module)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads are not what is tested, and starting them takes longer
-
-
 def test_the_battery_passes_as_it_is():
     battery(load(optim))
 
 
-REST = "NumPy takes any negative number for the length that is left over"
 PARTS = "how large the parts are that threads share, not what is done with them"
 THREADS = "whether threads are used, not what they do"
 GROUPS = "which small arrays are joined decides on speed, not on numbers"
