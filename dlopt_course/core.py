@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLAIM_MIME', 'to_numpy', 'differences', 'assert_close', 'check_arrays', 'is_kind', 'check_floats', 'check_same_shape',
-           'check_in', 'check_values', 'check_number', 'on_host', 'check_finite', 'NumericalGrad', 'numerical_grad',
-           'Claim', 'claim', 'claim_bound', 'CheckFailed', 'expect', 'check', 'Passed', 'num_threads', 'in_phases',
-           'over_blocks', 'write_atomic', 'Settings', 'settings']
+           'check_in', 'check_values', 'check_number', 'check_count', 'check_rng', 'check_dtype', 'on_host',
+           'check_finite', 'NumericalGrad', 'numerical_grad', 'Claim', 'claim', 'claim_bound', 'CheckFailed', 'expect',
+           'check', 'Passed', 'num_threads', 'in_phases', 'over_blocks', 'write_atomic', 'Settings', 'settings']
 
 # %% ../nbs/00_core.ipynb #imports-export
 import importlib
@@ -176,6 +176,36 @@ def check_number(
     if not (math.isfinite(value) and holds(value)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return float(value)
+
+
+def check_count(
+    name: str,  # the argument
+    value,  # what it was
+    least: int = 1,  # the smallest number allowed
+) -> int:  # the value as an int
+    "Raises TypeError for what is no real number, ValueError unless it is whole and at least `least`."
+    return int(check_number(name, value, lambda v: v >= least and v == int(v), f"a whole number from {least}"))
+
+
+def check_rng(
+    rng,  # the argument of that name
+) -> None:
+    "Raises TypeError unless `rng` is a numpy.random.Generator: no function here draws from a global seed."
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
+
+
+def check_dtype(
+    dtype,  # the argument of that name, anything that numpy.dtype reads
+) -> np.dtype:
+    "The dtype; raises TypeError unless it is a floating-point type of NumPy."
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # numpy.dtype(None) would be float64
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise TypeError(f"dtype must be a floating-point type of NumPy, such as numpy.float64, got {dtype!r:.50}")
+    return found
 
 
 def on_host(

@@ -30,7 +30,7 @@ import sklearn.datasets
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from .core import check_in, check_number, settings, write_atomic
+from .core import check_count, check_in, check_number, check_rng, settings, write_atomic
 
 # %% ../nbs/00_data.ipynb #dataset-class
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,8 +122,7 @@ def split(
     stratified: bool | None = None,  # same share of each class in both parts; default: yes where there are classes
 ) -> tuple[Dataset, Dataset]:  # training and test part, shuffled
     "Splits at random by scikit-learn's `train_test_split`. Raises ValueError if a class is too small."
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
+    check_rng(rng)
     fraction = check_number("fraction", fraction, lambda v: 0 < v < 1, "between 0 and 1")
     stratified = bool(data.class_names) if stratified is None else stratified
     seed = int(rng.integers(2**32))
@@ -217,7 +216,7 @@ def decode_cifar10(
     name="content",  # what the errors call it, such as the path
 ) -> tuple[np.ndarray, np.ndarray]:  # images (count, 32, 32, 3) uint8 and class indices (count,) int64
     "Images and classes in a file of CIFAR-10's binary version. Raises ValueError for another length or class."
-    check_number("count", count, lambda v: v >= 1 and v == int(v), "a whole number from 1")
+    check_count("count", count)
     fault = f"{len(content)} bytes" + (f", {_start(content)}" if content[:1] == b"<" else "")
     _require(len(content) == 3073 * count, name, fault, f"{3073 * count}: {count} records of 3073")
     records = np.frombuffer(content, np.uint8).reshape(count, 3073)
@@ -467,7 +466,7 @@ def load_cifar10(
 ) -> Dataset:  # x (n, 32, 32, 3) uint8: row, column, colour, from 0 to 255; y: the class
     "Small colour photos in ten classes. Raises DataUnavailable, or ValueError naming the damaged file."
     check_in("part", part, ("train", "test"))
-    check_number("per_file", per_file, lambda v: v >= 1 and v == int(v), "a whole number from 1")
+    check_count("per_file", per_file)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if part == "train" else ["test_batch.bin"]
     contents = _cifar10_batches(_folder_of(_CIFAR10, folder), names, per_file, download, timeout)
     batches = [decode_cifar10(content, per_file, name) for name, content in contents.items()]

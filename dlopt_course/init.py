@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from .core import check_in, check_number
+from .core import check_dtype, check_in, check_number, check_rng
 
 # %% ../nbs/05_initialization.ipynb #checks
 def _shape(shape):
@@ -27,22 +27,10 @@ def _shape(shape):
     return tuple(map(int, shape))
 
 
-def _floating(dtype):
-    "The dtype; raises unless it is a real floating-point one of NumPy."
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
-    if found is None or found.kind != "f":
-        raise TypeError(f"dtype must be floating point, such as numpy.float64, got {dtype!r}")
-    return found
-
-
 def _checked(shape, rng, dtype):
     "Shape and dtype, once the three arguments are known to be good."
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
-    return _shape(shape), _floating(dtype)
+    check_rng(rng)
+    return _shape(shape), check_dtype(dtype)
 
 
 def _scale(gain):

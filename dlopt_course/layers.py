@@ -33,9 +33,12 @@ from scipy import sparse, special
 
 from dlopt_course.core import (
     check_arrays,
+    check_count,
+    check_dtype,
     check_floats,
     check_in,
     check_number,
+    check_rng,
     check_same_shape,
     check_values,
     is_kind,
@@ -319,19 +322,13 @@ def gelu(
     return _elementwise(x * p, lambda dy: dy * (p + c * (1 - t * t) * a * (1 + 3 * b * c * c) / 2))
 
 # %% ../nbs/04_networks.ipynb #model-init
-def _count(name, value, least=1):
-    "The whole number; raises unless it is one, and at least `least`."
-    check_number(name, value, lambda v: v >= least and v == int(v), f"a whole number from {least}")
-    return int(value)
-
-
 def _counts(name, values, length, meaning):
     "A tuple of whole numbers from 1; raises unless length(how many there are)."
     if not isinstance(values, (tuple, list)):
         raise TypeError(f"{name} must be a tuple, {meaning}, got {values!r:.50}")
     if not length(len(values)):
         raise ValueError(f"{name} must be {meaning}, got {values!r:.50}")
-    return tuple(_count(f"{name}[{i}]", value) for i, value in enumerate(values))
+    return tuple(check_count(f"{name}[{i}]", value) for i, value in enumerate(values))
 
 
 def _set(model, **fields):
@@ -340,24 +337,10 @@ def _set(model, **fields):
         object.__setattr__(model, name, value)
 
 
-def _check_rng(rng):
-    if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng must be a numpy.random.Generator, got {type(rng).__name__}")
-
-
-def _check_dtype(dtype):
-    try:
-        kind = np.dtype(dtype).kind
-    except TypeError:  # no NumPy type
-        kind = ""
-    if kind != "f":
-        raise TypeError(f"dtype must be a floating-point type of NumPy, such as numpy.float64, got {dtype!r:.50}")
-
-
 def _uniform(rng, dtype, shapes):
     "For each name an array, uniform within 1 / sqrt(fan), from name: (fan, shape)."
-    _check_rng(rng)
-    _check_dtype(dtype)
+    check_rng(rng)
+    check_dtype(dtype)
     return {name: rng.uniform(-(fan**-0.5), fan**-0.5, shape).astype(dtype) for name, (fan, shape) in shapes.items()}
 
 
@@ -597,15 +580,15 @@ def _check_batch(batch):
 def _batches_of(data, batch_size, steps_per_epoch, rng):
     "Raises unless the arguments of `fit` that say where batches come from fit together."
     if rng is not None or _is_pair(data):
-        _check_rng(rng)
+        check_rng(rng)
     if _is_pair(data):
         if steps_per_epoch is not None:
             raise ValueError(f"steps_per_epoch is for an iterator of batches, data are arrays; got {steps_per_epoch!r}")
-        return _from_arrays(*_inputs_and_targets("data", data), _count("batch_size", batch_size), rng)
+        return _from_arrays(*_inputs_and_targets("data", data), check_count("batch_size", batch_size), rng)
     if is_array_api_obj(data) or not hasattr(data, "__iter__"):
         what = "a Dataset, a pair (x, y) or an iterator of such batches"
         raise TypeError(f"data must be {what}, got {type(data).__name__}")
-    return _from_iterator(data, _count("steps_per_epoch, which an iterator of batches needs,", steps_per_epoch))
+    return _from_iterator(data, check_count("steps_per_epoch, which an iterator of batches needs,", steps_per_epoch))
 
 # %% ../nbs/04_networks.ipynb #fit-progress
 def _in_terminal(total):
@@ -760,7 +743,7 @@ def fit(
 
 def _ready(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng, checkpoint):
     "The arguments of `fit`, checked."
-    apply, (both, name), epochs = _apply_of(model), _loss_of(loss), _count("epochs", epochs)
+    apply, (both, name), epochs = _apply_of(model), _loss_of(loss), check_count("epochs", epochs)
     path = None if checkpoint is None else _path_of(checkpoint)
     batches = _batches_of(data, batch_size, steps_per_epoch, rng)
     held = None if validation is None else _inputs_and_targets("validation", validation)
@@ -1046,7 +1029,7 @@ class CNN:
     def __post_init__(self):
         channels = _counts("channels", self.channels, lambda n: n >= 1, "channels of each convolution")
         image = _counts("image", self.image, lambda n: n == 3, "channels, height and width")
-        _set(self, channels=channels, image=image, classes=_count("classes", self.classes))
+        _set(self, channels=channels, image=image, classes=check_count("classes", self.classes))
         if min(image[1:]) < 2 ** len(channels):
             raise ValueError(f"image must be {2 ** len(channels)} pixels or more each way, to be halved, got {image}")
 
@@ -1378,7 +1361,7 @@ class RNN:
     cell: str = "lstm"  # "lstm", "gru" or "rnn"
 
     def __post_init__(self):
-        _set(self, **{name: _count(name, getattr(self, name)) for name in ("inputs", "hidden", "outputs")})
+        _set(self, **{name: check_count(name, getattr(self, name)) for name in ("inputs", "hidden", "outputs")})
         check_in("cell", self.cell, tuple(_GATES))
 
     @cached_property

@@ -27,10 +27,13 @@ from dlopt_course.core import (
     Claim,
     assert_close,
     check,
+    check_count,
+    check_dtype,
     check_finite,
     check_floats,
     check_in,
     check_number,
+    check_rng,
     check_same_shape,
     claim,
     claim_bound,
@@ -608,6 +611,39 @@ def test_what_is_no_number_is_named(value):
 def test_an_impossible_number_is_named(value):
     with pytest.raises(ValueError, match="delta must be greater than 0, got"):
         check_number("delta", value, lambda v: v > 0, "greater than 0")
+
+
+@pytest.mark.parametrize("value", [2, 3.0, np.int64(4), np.float32(5)])
+def test_a_count_comes_back_as_an_int(value):
+    found = check_count("steps", value, 2)
+    assert type(found) is int
+    assert found == value
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (1.5, ValueError), ("2", TypeError), (True, TypeError)])
+def test_what_is_no_count_is_named(value, error):
+    with pytest.raises(error, match="steps must be"):
+        check_count("steps", value)
+    with pytest.raises(ValueError, match="steps must be a whole number from 3, got 2"):
+        check_count("steps", 2, 3)
+
+
+def test_only_a_generator_is_a_source_of_random_numbers():
+    check_rng(np.random.default_rng())
+    for rng in (0, None, np.random, np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=f"rng must be a numpy.random.Generator, got {type(rng).__name__}"):
+            check_rng(rng)
+
+
+@pytest.mark.parametrize("dtype", ["float32", np.float64, np.dtype(np.float16)])
+def test_a_floating_dtype_comes_back_as_one(dtype):
+    assert check_dtype(dtype) == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [None, int, complex, "float63", torch.float32])
+def test_another_dtype_is_named(dtype):
+    with pytest.raises(TypeError, match="dtype must be a floating-point type of NumPy, such as numpy.float64, got"):
+        check_dtype(dtype)
 
 
 @backends
