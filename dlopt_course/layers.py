@@ -53,13 +53,18 @@ from .optim import Optimizer, Rule, _plain
 # %% ../nbs/04_networks.ipynb #sequential
 def sequential(
     *layers: Callable,  # functions (x, *params) -> (y, pullback), such as linear and relu
-) -> Callable:  # apply(params, x) -> y, pullback; pullback(dy) -> grads, dx
+) -> Callable:  # apply(params, x, training=True) -> y, pullback; pullback(dy) -> grads, dx
     """One layer after another, and their pullbacks in the opposite order: the chain rule.
 
-    Layer i takes its arguments from params["i.name"], as torch does. Raises ValueError for a missing or an unknown
-    one. dx is None for indices. Pullbacks keep x, y and params: change none in place before they are called."""
-    known = _layer_arguments(layers)
-    return lambda params, x: _chained(layers, _taken(params, known), params, x)
+    Layer i takes its arguments from params["i.name"], as torch does, and `training` if it has that option. Raises
+    ValueError for a missing or unknown one. dx is None for indices. Change no x, y, params before a pullback."""
+    known, modes = _layer_arguments(layers), [_has_modes(layer) for layer in layers]
+
+    def apply(params, x, training=True):
+        now = [partial(layer, training=training) if two else layer for layer, two in zip(layers, modes, strict=True)]
+        return _chained(now, _taken(params, known), params, x)
+
+    return apply
 
 
 def _chained(layers, taken, params, x):
@@ -94,6 +99,12 @@ def _signature(i, layer):
         return [*inspect.signature(layer).parameters.values()][1:]
     except ValueError:  # a function in C may have none
         raise TypeError(f"layer {i} must be a function (x, *params) -> (y, pullback), got {layer!r}") from None
+
+
+def _has_modes(layer):
+    "Whether the layer behaves in training otherwise than later; batch norm does if it is given running statistics."
+    names, fixed = inspect.signature(layer).parameters, getattr(layer, "keywords", {})
+    return "training" in names.keys() - fixed.keys() and ("running_mean" not in names or "running_mean" in fixed)
 
 
 def _has_gradient(name, x):
@@ -449,6 +460,12 @@ def _apply_of(model):
     return apply
 
 
+def _modes_of(apply):
+    "The function for training and for validation: with training=True and False, if it has that argument."
+    modes = "training" in inspect.signature(apply).parameters
+    return [partial(apply, training=training) if modes else apply for training in (True, False)]
+
+
 def _loss_of(loss):
     "The loss with its gradient, and its name; of a partial those of its function, with the keywords."
     function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
@@ -503,7 +520,7 @@ def _rehearse(run, name, x, y):
 
     What they refuse, they refuse before anything has changed."""
     with _located(lambda: name):
-        prediction, _ = run.apply(run.optimizer.params, x[:2, ...])
+        prediction, _ = run.predict(run.optimizer.params, x[:2, ...])  # draws no random numbers
         xp, like = array_namespace(prediction), {"dtype": prediction.dtype, "device": prediction.device}
         for rows in _blocks(y):
             targets = y[rows, ...]
@@ -645,11 +662,13 @@ def _bar(total, show):
 class _Run(NamedTuple):
     "What `fit` works with, checked."
 
-    apply: Callable  # of the model
+    apply: Callable  # of the model, in training
+    predict: Callable  # of the model, in validation
     both: Callable  # the loss and its gradient
     optimizer: Optimizer
     batches: _Batches
     validation: tuple | None  # x and y
+    stopping: object  # EarlyStopping or None
     rng: np.random.Generator | None
     epochs: int
     path: Path | None  # of the checkpoint
@@ -689,7 +708,7 @@ def _validate(run, history):
     (x, y), total, hits = run.validation, 0.0, []
     with _located(lambda: f"epoch {len(history.loss)}, validation"):
         for rows in _blocks(x):
-            prediction, _ = run.apply(run.optimizer.params, x[rows, ...])
+            prediction, _ = run.predict(run.optimizer.params, x[rows, ...])
             value, _ = run.both(prediction, y[rows, ...])
             total += float(value) * prediction.shape[0]
             if y.ndim == prediction.ndim - 1:  # classes
@@ -698,6 +717,8 @@ def _validate(run, history):
     history.validation_loss.append(total / x.shape[0])
     if hits:
         history.validation_accuracy.append(sum(hits) / x.shape[0])
+    if run.stopping:
+        run.stopping.update(history.validation_loss[-1], run.optimizer.params)
 
 
 def fit(
@@ -712,9 +733,12 @@ def fit(
     epochs: int = 1,  # how often all samples are gone through, those of an earlier run with this checkpoint included
     batch_size: int = 32,  # samples of a step, if data are arrays
     steps_per_epoch: int | None = None,  # batches of an epoch, if data are batches
-    # Dataset or pair (x, y) to be looked at after every epoch, in blocks of at most 256 samples and by the same `apply`
-    # as in training: batch norm standardises by the block
+    # Dataset or pair (x, y) to be looked at after every epoch, in blocks of at most 256 samples, with training=False if
+    # `apply` has that argument, as sequential's has. Batch norm without running statistics standardises by the block
     validation=None,
+    # EarlyStopping of dlopt_course.regularize: is given the validation loss after every epoch, and ends the training.
+    # Its restore(params) puts the best parameters back
+    stopping=None,
     rng: np.random.Generator | None = None,  # shuffles arrays
     # .npz file, written after every epoch; if there is one, training goes on. It is refused if it is of another
     # training, but another optimizer with the same state, or learning rate, is not seen: delete the file
@@ -725,11 +749,12 @@ def fit(
 
     An error in a step, such as FloatingPointError for an infinite loss, names the step, and that has moved nothing.
     Whatever stops the training, Ctrl-C too, has the History so far as its attribute `history`."""
-    run = _ready(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng, checkpoint)
+    given = model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, stopping
+    run = _ready(*given, rng, checkpoint)
     history = _resumed(run) if run.path else History()
     try:
         with _bar(run.epochs * run.batches.steps, progress) as report:
-            while len(history.loss) < run.epochs:
+            while len(history.loss) < run.epochs and not (run.stopping and run.stopping.stopped):
                 _train(run, history, report)
                 if run.validation is not None:
                     _validate(run, history)
@@ -741,13 +766,29 @@ def fit(
     return history
 
 
-def _ready(model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, rng, checkpoint):
+def _check_stopping(stopping, validation, path):
+    "Raises unless there is nothing to ask, or somebody to ask and something to say."
+    if stopping is None:
+        return
+    if isinstance(stopping, type) or not (hasattr(stopping, "stopped") and callable(getattr(stopping, "update", None))):
+        raise TypeError(f"stopping must be an EarlyStopping, got {stopping!r:.50}")
+    if validation is None:
+        raise ValueError("stopping is given the validation loss, so there must be validation data, got None")
+    if stopping.stopped and not (path and path.exists()):  # a checkpoint has its own state
+        raise ValueError("stopping must be one that has not stopped a training yet; make a new one")
+
+
+def _ready(*given):
     "The arguments of `fit`, checked."
-    apply, (both, name), epochs = _apply_of(model), _loss_of(loss), check_count("epochs", epochs)
+    model, params, data, loss, optimizer, epochs, batch_size, steps_per_epoch, validation, stopping, rng, checkpoint = (
+        given
+    )
+    modes, (both, name), epochs = _modes_of(_apply_of(model)), _loss_of(loss), check_count("epochs", epochs)
     path = None if checkpoint is None else _path_of(checkpoint)
     batches = _batches_of(data, batch_size, steps_per_epoch, rng)
     held = None if validation is None else _inputs_and_targets("validation", validation)
-    run = _Run(apply, both, _optimizer_of(params, optimizer), batches, held, rng, epochs, path, {})
+    _check_stopping(stopping, validation, path)
+    run = _Run(*modes, both, _optimizer_of(params, optimizer), batches, held, stopping, rng, epochs, path, {})
     if _is_pair(data):
         _rehearse(run, "data", *_inputs_and_targets("data", data))
     if validation is not None:
@@ -775,7 +816,8 @@ def _setting(run, model, loss):
     generator = None if run.rng is None else type(run.rng.bit_generator).__name__
     held = 0 if run.validation is None else run.validation[0].shape[0]
     model = re.sub(" at 0x[0-9a-fA-F]+", "", repr(model)) if hasattr(model, "_shapes") else None
-    given = {"loss": loss, "model": model, "validation samples": held, "rng": generator}
+    stopping = None if run.stopping is None else type(run.stopping).__name__
+    given = {"loss": loss, "model": model, "validation samples": held, "stopping": stopping, "rng": generator}
     return run.batches.setting() | given
 
 
@@ -785,7 +827,8 @@ def _save(run, history):
     about = {"setting": run.setting, "history": asdict(history), "generator": state}
     text = json.dumps(about, default=lambda x: x.tolist())
     file = io.BytesIO()
-    np.savez(file, about=np.frombuffer(text.encode(), np.uint8), **_contents(run))
+    stopping = {} if run.stopping is None else {f"stopping/{k}": x for k, x in run.stopping.state_dict().items()}
+    np.savez(file, about=np.frombuffer(text.encode(), np.uint8), **_contents(run), **stopping)
     write_atomic(run.path, file.getvalue())
 
 
@@ -825,17 +868,24 @@ def _tidied(path):
             file.unlink(missing_ok=True)
 
 
+def _cut_out(arrays, prefix):
+    "Takes the arrays whose names begin so out of the dict; they are returned by the rest of their names."
+    return {name.removeprefix(prefix): arrays.pop(name) for name in [*arrays] if name.startswith(prefix)}
+
+
 def _resumed(run):
     "The history so far, with everything put back as it was then; a new one where there is no checkpoint."
     _tidied(run.path)
     if not run.path.exists():
         return History()
     arrays, setting, history, state = _loaded(run.path, run.rng)
+    stopping = _cut_out(arrays, "stopping/")
     _check_fits(run, arrays, setting, history)
+    if run.stopping:
+        run.stopping.load_state_dict(stopping)
     if len(history.loss) < run.epochs:
         run.batches.skip(len(history.loss))
-    first = len("optimizer/")
-    run.optimizer.load_state_dict({k[first:]: x for k, x in arrays.items() if k.startswith("optimizer/")})
+    run.optimizer.load_state_dict(_cut_out(arrays, "optimizer/"))
     for name, p in run.optimizer.params.items():
         p[...] = array_namespace(p).asarray(arrays[f"params/{name}"], dtype=p.dtype, device=p.device)
     if run.rng is not None:

@@ -772,6 +772,29 @@ def test_sequential_of_batch_norm_and_of_recurrent_layers():
     takes_layers_with_more_results(layers)
 
 
+def has_two_modes(module):
+    "`training` goes to layers that have it, unless a partial has decided; batch norm also needs statistics."
+    x, params = np.arange(12.0).reshape(3, 4) ** 2, {"0.weight": np.ones(4), "0.bias": np.zeros(4)}
+    stats = {"running_mean": np.full(4, 2.0), "running_var": np.full(4, 3.0)}
+    by_batch, by_stats = module.batch_norm(x, *params.values())[0], (x - 2) / np.sqrt(3 + 1e-5)
+    for options, expected in (  # of a partial; in training, later
+        ({}, (by_batch, by_batch)),
+        (stats, (by_batch, by_stats)),
+        (stats | {"training": True}, (by_batch, by_batch)),
+        (stats | {"training": False}, (by_stats, by_stats)),
+    ):
+        net = module.sequential(partial(module.batch_norm, **options))
+        for training, y in zip((True, False), expected, strict=True):
+            assert_close(net(params, x, training=training)[0], y, rtol=1e-12, atol=1e-12)
+        assert_close(net(params, x)[0], expected[0], rtol=1e-12, atol=1e-12)
+    told = module.sequential(lambda x, training=None: (x + training, lambda dy: dy), module.relu)
+    assert [told({}, x, training)[0][0, 0] for training in (True, False)] == [1.0, 0.0]
+
+
+def test_sequential_has_two_modes():
+    has_two_modes(layers)
+
+
 two = {"0.weight": np.ones((2, 3)), "2.weight": np.ones((1, 2)), "2.bias": np.ones(1)}
 BAD_NETWORKS = [
     ({"0.weight": two["0.weight"]}, ValueError, r"^params must have 2\.weight, got 0\.weight$"),

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from copy import copy, deepcopy
 from dataclasses import FrozenInstanceError, asdict, dataclass, field
 from functools import partial
@@ -42,6 +43,7 @@ from dlopt_course.layers import (
 )
 from dlopt_course.losses import binary_cross_entropy_with_logits, cross_entropy, mae, mse, value_and_grad
 from dlopt_course.optim import Optimizer, adam, adamw, chain, clip_grad_norm, sgd
+from dlopt_course.regularize import EarlyStopping, dropout
 from dlopt_course.schedules import cosine_annealing_lr
 
 STEPS = 100
@@ -1075,6 +1077,122 @@ def test_a_checkpoint_that_cannot_be_written_stops_before_the_first_step(tmp_pat
             training.fit(checkpoint=tmp_path / name)
         assert_same(training.all(), before)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# fit: in training otherwise than later; early stopping
+
+
+def dropping(rng, p=0.5, **options) -> Callable:
+    "A small network with dropout."
+    return sequential(linear, relu, partial(dropout, p=p, rng=rng, **options), linear)
+
+
+def training_with_dropout(**options) -> tuple:
+    "A training of it, and its network."
+    training = Training()
+    network = dropping(training.rng, **options)
+    training.params = {name.replace("2.", "3."): p for name, p in training.params.items()}
+    training.optimizer = Optimizer(training.params, adam(0.01))
+    return training, network
+
+
+def test_dropout_is_for_training_only():
+    held, seen = small(40, 7), []
+    training, network = training_with_dropout()
+    for _ in range(3):
+        history = training.fit(model=network, epochs=1, validation=held)
+        y, _ = network(training.params, held.x, training=False)
+        seen.append((history.validation_loss[0], cross_entropy(y, held.y)))
+    assert_close(*np.transpose(seen), rtol=1e-12)
+    plain, without = Training(), training_with_dropout()[0]
+    plain.fit(), without.fit(model=dropping(np.random.default_rng(0), p=0.0))
+    for mine, theirs in zip(without.params.values(), plain.params.values(), strict=True):
+        assert_close(mine, theirs, rtol=1e-12)
+    assert np.abs(training.params["0.weight"] - plain.params["0.weight"]).max() > 1e-3
+
+
+def test_any_function_with_a_training_argument_is_told():
+    modes, training = [], Training()
+
+    def apply(params, x, training="neither"):
+        modes.append(training)
+        return Training().model.apply(params, x)
+
+    training.fit(model=apply, epochs=2, validation=small(20, 5))
+    rehearsal, epoch = [False, False], [True] * 4 + [False]
+    assert modes == rehearsal + 2 * epoch
+
+
+class Watching(EarlyStopping):
+    "Keeps what it is given."
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.seen = []
+
+    def update(self, value, params):
+        self.seen.append(value)
+        return super().update(value, params)
+
+
+def overfitting() -> dict:
+    "Options of a training whose validation loss grows after a while."
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(20, 4))
+    return {"data": (x, rng.integers(3, size=20)), "epochs": 60, "validation": small(30, 5)}
+
+
+def test_training_stops_where_the_validation_loss_does_not_fall():
+    stopping, training = Watching(3), Training(rule=adam(0.1))
+    history = training.fit(**overfitting(), stopping=stopping)
+    best = int(np.argmin(history.validation_loss))
+    assert 3 < len(history.loss) < 60
+    assert len(history.loss) == len(history.validation_loss) == best + 4
+    assert stopping.seen == history.validation_loss
+    assert (stopping.best, stopping.best_step) == (min(history.validation_loss), best)
+    other = Training(rule=adam(0.1))
+    other.fit(**overfitting() | {"epochs": best + 1})
+    assert not np.array_equal(training.params["0.weight"], other.params["0.weight"])
+    stopping.restore(training.params)
+    assert_same(training.params, other.params)
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_early_stopping_goes_on_from_a_checkpoint(at, tmp_path):
+    stopping, undisturbed = EarlyStopping(3), Training(rule=adam(0.1))
+    history = undisturbed.fit(**overfitting(), stopping=stopping)
+    options = overfitting() | {"checkpoint": tmp_path / "run.npz"}
+    cut = Training(Failing(MLP((4, 5, 3)), at), adam(0.1))
+    with pytest.raises(PowerCut):
+        cut.fit(**options, stopping=EarlyStopping(3))
+    for _ in range(2):  # the second one finds that it has stopped
+        again, new = Training(rule=adam(0.1), seed=5), EarlyStopping(3)
+        assert again.fit(**options, stopping=new) == history
+        assert_same(again.all(), undisturbed.all())
+        assert_same(new.state_dict(), stopping.state_dict())
+    assert new.stopped
+    assert again.fit(**options, stopping=new) == history
+    with pytest.raises(ValueError, match="stopping is EarlyStopping, should be None"):
+        Training(rule=adam(0.1)).fit(**options)
+
+
+def test_what_cannot_say_when_to_stop():
+    stopped = EarlyStopping(1)
+    for _ in range(2):
+        stopped.update(1.0, {"w": np.ones(1)})
+    for stopping, options, error, says in (
+        (3, {"validation": small()}, TypeError, "stopping must be an EarlyStopping, got 3"),
+        (EarlyStopping, {"validation": small()}, TypeError, "stopping must be an EarlyStopping, got <class"),
+        (SimpleNamespace(update=abs), {"validation": small()}, TypeError, "stopping must be an EarlyStopping"),
+        (SimpleNamespace(stopped=0, update=1), {"validation": small()}, TypeError, "stopping must be an EarlyStopping"),
+        (EarlyStopping(1), {}, ValueError, "stopping is given the validation loss.*validation data, got None"),
+        (stopped, {"validation": small()}, ValueError, "stopping must be one that has not stopped a training yet"),
+    ):
+        training = Training()
+        before = training.all()
+        with pytest.raises(error, match=says):
+            training.fit(stopping=stopping, **options)
+        assert_same(training.all(), before)
 
 
 # fit: what goes wrong

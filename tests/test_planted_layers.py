@@ -16,6 +16,7 @@ from test_layers import (
     agree,
     ends,
     goes_on,
+    has_two_modes,
     is_torchs_network,
     keeps_float16,
     passes_far_numbers,
@@ -40,7 +41,8 @@ GROUPS = {  # functions that are checked together
     "recurrent": "_check_recurrent _two_states _unrolled _parameters_back rnn _rnn_back lstm _lstm_gates _lstm_back "
     "gru _gru_gates _gru_back",
     "attention": "_check_attention _allowed attention",
-    "sequential": "sequential _chained _layer_arguments _signature _has_gradient _are_indices _taken _call _split",
+    "sequential": "sequential _chained _layer_arguments _signature _has_modes _has_gradient _are_indices _taken "
+    "_call _split",
     "checks": "_check _check_plain _check_numpy _given _check_shape _check_dy",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
@@ -79,6 +81,7 @@ def sequential(module):
     is_torchs_network(module)
     takes_indices(module)
     takes_layers_with_more_results(module)
+    has_two_modes(module)
     refuses_networks(module)
 
 

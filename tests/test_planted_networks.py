@@ -15,9 +15,10 @@ from dlopt_course import layers
 
 GROUPS = {  # functions that are checked together
     "models": "_counts _uniform _weight_and_bias _check_params MLP _cnn_layers CNN RNN",
-    "fit": "_located _blocks _is_same _apply_of _loss_of _optimizer_of _is_pair _holds_arrays _inputs_and_targets "
-    "_rehearse _from_arrays _repeated _from_iterator _check_batch _batches_of _step _train _validate fit _ready",
-    "checkpoint": "_path_of _checksum _contents _setting _save _loaded _check_fits _tidied _resumed",
+    "fit": "_located _blocks _is_same _apply_of _modes_of _loss_of _optimizer_of _is_pair _holds_arrays "
+    "_inputs_and_targets _rehearse _from_arrays _repeated _from_iterator _check_batch _batches_of _step _train "
+    "_validate fit _check_stopping _ready",
+    "checkpoint": "_path_of _checksum _contents _setting _save _loaded _check_fits _tidied _cut_out _resumed",
     "progress": "_in_terminal _bar",
 }
 GROUP_OF = {name: group for group, names in GROUPS.items() for name in names.split()}
@@ -52,6 +53,10 @@ def fitted(folder):
         checks.test_batches_that_do_not_begin_anew(given)
     checks.test_what_is_no_batch_is_not_the_end()
     checks.test_batch_norm_and_a_function_as_model()
+    checks.test_dropout_is_for_training_only()
+    checks.test_any_function_with_a_training_argument_is_told()
+    checks.test_training_stops_where_the_validation_loss_does_not_fall()
+    checks.test_what_cannot_say_when_to_stop()
     for n in (1, 2, 256, 257, 513):
         checks.test_no_block_is_a_single_sample(n)
     checks.test_a_loss_with_options()
@@ -77,6 +82,7 @@ def fitted(folder):
 def resumed(folder):
     for data, at in (("arrays", 0), ("arrays", 6), ("generator", 6)):
         checks.test_goes_on_bit_for_bit("momentum", data, at, new(folder))
+    checks.test_early_stopping_goes_on_from_a_checkpoint(3, new(folder))
     checks.test_the_same_objects_can_be_given_again(5, new(folder))
     checks.test_more_epochs_can_be_asked_for(new(folder))
     checks.test_no_checkpoint_before_the_first_epoch_is_done(new(folder))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from sklearn.linear_model import ElasticNet, Ridge
 
 from dlopt_course import losses
 from dlopt_course.app.widgets import HERE, widget
@@ -427,11 +428,155 @@ def test_descent_by_keyboard(show):
     assert float(host.evaluate(READ)["predicted"][0]) == pytest.approx(24 / 26, abs=1e-3)
 
 
+# ---------------------------------------------------------------- penalty
+
+LEAST_SQUARES = np.array([2, 0.8])
+EXPLORE_PENALTY = """(host, settings) => settings.map(setting => {
+    const find = query => host.shadowRoot.querySelector(query);
+    for (const name of ["log_alpha", "l1_ratio", "correlation"]) find(`[name=${name}]`).value = setting[name];
+    find("[name=l1_ratio]").dispatchEvent(new Event("input", { bubbles: true }));
+    const pictures = [...host.shadowRoot.querySelectorAll(".plot")].map(plot => plot.innerHTML).join();
+    return [(READ)(host), find("#outcome").textContent, pictures];
+})""".replace("READ", READ)
+PENALTY_GRID = list(itertools.product([-2, -0.7, -0.13, 0, 0.3, 0.7, 2], [0, 0.01, 0.5, 0.93, 1], [0, 0.5, 0.9]))
+
+
+def explore_penalty(host, settings):
+    """The rows of the table, the outcome and the pictures' SVG at each of (log_alpha, l1_ratio, correlation)."""
+    names = ["log_alpha", "l1_ratio", "correlation"]
+    return host.evaluate(EXPLORE_PENALTY, [dict(zip(names, s, strict=True)) for s in settings])
+
+
+def coefficients(alpha, l1_ratio, correlation):
+    """scikit-learn's, on two samples with X'X / n = [[1, r], [r, 1]] and the least squares solution of the figure."""
+    x = np.sqrt(2) * np.linalg.cholesky([[1, correlation], [correlation, 1]]).T
+    if l1_ratio == 0:  # ElasticNet warns that it is not made for this
+        return Ridge(2 * alpha, fit_intercept=False).fit(x, x @ LEAST_SQUARES).coef_
+    options = {"l1_ratio": l1_ratio, "fit_intercept": False, "tol": 1e-15, "max_iter": 100_000}
+    return ElasticNet(alpha, **options).fit(x, x @ LEAST_SQUARES).coef_
+
+
+def test_penalised_solution_equals_scikit_learn(show):
+    host = show(widget("penalty-explorer")).locator("penalty-explorer")
+    for (rows, words, _), setting in zip(explore_penalty(host, PENALTY_GRID), PENALTY_GRID, strict=True):
+        expected = coefficients(10 ** setting[0], *setting[1:])
+        for row, reference in zip((rows["w1"], rows["w2"]), expected, strict=True):
+            assert float(row[0]) == pytest.approx(reference, rel=1e-9, abs=1e-12), setting
+            assert number(row[2]) == pytest.approx(reference, rel=5.1e-4, abs=1e-12), setting
+            assert (row[2] == "0") == (float(row[0]) == 0)
+        left = sum(abs(expected) > 1e-12)
+        start = {0: "Both coefficients have vanished", 1: "w₂ has vanished", 2: "Both coefficients are left"}[left]
+        assert words.startswith(start if setting[1] else "Nothing vanishes"), setting
+
+
+@pytest.mark.parametrize("correlation", [0, 0.35, 0.9])
+@pytest.mark.parametrize("l1_ratio", [0.01, 0.1, 0.4, 0.8, 0.99, 1])
+def test_coefficients_vanish_where_the_figure_says(show, correlation, l1_ratio):
+    """Just before, scikit-learn's coefficient is not 0, just after it is."""
+    host = show(widget("penalty-explorer", l1_ratio=l1_ratio, correlation=correlation)).locator("penalty-explorer")
+    rows = host.evaluate(READ)
+    for i, name in enumerate(("w1", "w2")):
+        end = float(rows[name][1])
+        assert number(rows[name][3]) == pytest.approx(end, rel=5.1e-4)
+        before, after = (coefficients(end * (1 + side * 1e-5), l1_ratio, correlation)[i] for side in (-1, 1))
+        assert before > 1e-9
+        assert abs(after) < 1e-12
+
+
+def test_without_l1_nothing_vanishes(show):
+    host = show(widget("penalty-explorer", l1_ratio=0, log_alpha=2)).locator("penalty-explorer")
+    assert [row[3] for row in host.evaluate(READ).values()] == ["never", "never"]
+    assert host.locator("circle.mark").count() == 0
+
+
+def points(path):
+    """The points of an SVG path of straight lines."""
+    pairs = path.get_attribute("d").strip("MZ").replace("M", "L").split("L")
+    return np.array([[float(v) for v in pair.split()] for pair in pairs])
+
+
+@pytest.mark.parametrize("setting", [(-0.5, 1, 0.5), (0.2, 1, 0.5), (0, 0.5, 0.9), (0.3, 0, 0), (0, 0.25, 0.3)])
+def test_the_ball_and_the_contour_touch_at_the_solution(show, setting):
+    """In the picture: on the ball the penalty is that of the solution, on the contour the loss is, and no point of the
+    ball has a smaller loss."""
+    names = ["log_alpha", "l1_ratio", "correlation"]
+    host = show(widget("penalty-explorer", **dict(zip(names, setting, strict=True)))).locator("penalty-explorer")
+    alpha, ratio, correlation = 10 ** setting[0], *setting[1:]
+    unit = 274 / 5.41
+    number_of = lambda path: (points(path) - [34 + 2.205 * unit, 178 - 1.2 * 152 / 3]) / [unit, -152 / 3]  # noqa: E731
+    gram = np.array([[1, correlation], [correlation, 1]])
+    loss = lambda w: np.einsum("...i,ij,...j->...", w - LEAST_SQUARES, gram, w - LEAST_SQUARES) / 2  # noqa: E731
+    penalty = lambda w: ratio * abs(w).sum(-1) + (1 - ratio) / 2 * (w**2).sum(-1)  # noqa: E731
+    w = coefficients(alpha, ratio, correlation)
+    plane = host.locator(".plot").first
+    ball, contour = number_of(plane.locator(".c2 path")), number_of(plane.locator("path.mark").first)
+    assert len(ball) == len(contour) == 241
+    np.testing.assert_allclose(penalty(ball), penalty(w), rtol=1e-6)
+    np.testing.assert_allclose(loss(contour), loss(w), rtol=1e-6, atol=1e-9)
+    assert loss(ball).min() >= loss(w) - 1e-6
+    path = number_of(plane.locator(".c3 path"))
+    np.testing.assert_allclose(path[0], LEAST_SQUARES, atol=1e-6)
+    np.testing.assert_allclose(path[101], coefficients(1.0, ratio, correlation), atol=1e-6)
+    dot = plane.locator("circle").evaluate("dot => [dot.cx.baseVal.value, dot.cy.baseVal.value]")
+    np.testing.assert_allclose((np.array(dot) - [34 + 2.205 * unit, 117.2]) / [unit, -152 / 3], w, atol=1e-5)
+
+
+def test_numbers_are_drawn_at_every_setting(show):
+    host = show(widget("penalty-explorer")).locator("penalty-explorer")
+    for (_, _, pictures), setting in zip(explore_penalty(host, PENALTY_GRID), PENALTY_GRID, strict=True):
+        assert not any(bad in pictures for bad in ("NaN", "Infinity", "undefined")), setting
+
+
+def test_penalty_attributes_and_independence(show):
+    page = show(
+        widget("penalty-explorer", log_alpha=0.11, l1_ratio=0.35, correlation=0.85),
+        widget("penalty-explorer", log_alpha=1e9, l1_ratio="nonsense", correlation=-3),
+    )
+    first, second = page.locator("penalty-explorer").all()
+    for host, setting in ((first, (0.11, 0.35, 0.85)), (second, (2, 0.5, 0))):  # as a slider takes what it cannot use
+        expected = coefficients(10 ** setting[0], *setting[1:])
+        assert [float(row[0]) for row in host.evaluate(READ).values()] == pytest.approx(expected, abs=1e-9)
+    before = second.evaluate(READ)
+    first.get_by_role("slider", name="L1 ratio").fill("0.9")
+    assert second.evaluate(READ) == before
+
+
+def test_penalty_by_keyboard(show):
+    page = show(widget("penalty-explorer", log_alpha=0.07, correlation=0.5))
+    page.evaluate("document.addEventListener('keydown', event => console.error('the page saw ' + event.key))")
+    host = page.locator("penalty-explorer")
+    slider, outcome = host.get_by_role("slider", name="Strength"), host.locator("#outcome")
+    assert outcome.text_content().startswith("Both coefficients are left")
+    slider.focus()
+    page.keyboard.press("ArrowRight")  # from alpha 1.17 over 1.2, where w2 vanishes
+    assert outcome.text_content().startswith("w₂ has vanished")
+    assert slider.get_attribute("aria-valuetext") == "0.08, α = 1.20"
+    assert host.locator("#alpha").text_content() == "α = 1.20. "
+    page.keyboard.press("End")
+    assert outcome.text_content().startswith("Both coefficients have vanished")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Home")
+    assert outcome.text_content().startswith("Nothing vanishes")
+
+
+def test_dragging_among_the_coefficients_moves_alpha(show):
+    page = show(widget("penalty-explorer"))
+    host = page.locator("penalty-explorer")
+    frame = host.locator(".frame").nth(1).bounding_box()
+    page.mouse.move(frame["x"] + frame["width"] / 2, frame["y"] + 30)
+    page.mouse.down()
+    assert float(host.get_by_role("slider", name="Strength").input_value()) == pytest.approx(0, abs=0.011)
+    page.mouse.move(frame["x"] + frame["width"] + 50, frame["y"] + 30)
+    assert host.get_by_role("slider", name="Strength").input_value() == "2"
+    page.mouse.up()
+
+
 # ---------------------------------------------------------------- all figures
 
 EXAMPLES = {  # a setting of each figure, and a slider to move
     "loss-explorer": ({"prediction": -2, "delta": 0.5}, "Prediction"),
     "descent-explorer": ({"eta": 1.5, "beta": 0.5, "form": "Nesterov"}, "Learning rate η"),
+    "penalty-explorer": ({"log_alpha": -0.2, "l1_ratio": 0.5}, "Strength"),
 }
 
 
@@ -472,11 +617,12 @@ def test_changes_are_announced(show, name):
 
 LOSSES = [widget("loss-explorer"), widget("loss-explorer", task="classification")]
 PATHS = [widget("descent-explorer"), widget("descent-explorer", eta=2, beta=0.5, kappa=2, form="Nesterov")]
+BALLS = [widget("penalty-explorer"), widget("penalty-explorer", log_alpha=2, l1_ratio=0, correlation=0.9)]
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_accessible(show, theme):
-    found = Axe().run(show(*LOSSES, *PATHS, theme=theme)).response["violations"]
+    found = Axe().run(show(*LOSSES, *PATHS, *BALLS, theme=theme)).response["violations"]
     assert [(f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")] == []
 
 
@@ -486,7 +632,7 @@ def luminance(rgb):
     return np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
 
-@pytest.mark.parametrize(("figure", "count"), [(LOSSES[1], 4), (PATHS[0], 2)])
+@pytest.mark.parametrize(("figure", "count"), [(LOSSES[1], 4), (PATHS[0], 2), (BALLS[0], 4)])
 @pytest.mark.parametrize("theme", THEMES)
 def test_accents_stand_out(show, theme, figure, count):
     """Axe does not look at text in pictures."""
@@ -502,7 +648,7 @@ def test_accents_stand_out(show, theme, figure, count):
 @pytest.mark.parametrize("width", [320, 390, 800, 1600])
 def test_nothing_overflows(show, width):
     wide = widget("loss-explorer", task="classification", logit=8, gamma=5)
-    page = show(*LOSSES, *PATHS, wide, widget("descent-explorer", eta=0, beta=0.99), width=width)
+    page = show(*LOSSES, *PATHS, *BALLS, wide, widget("descent-explorer", eta=0, beta=0.99), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     fits = "cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)"
     assert page.locator("table :is(td, th):visible").evaluate_all(fits)
