@@ -1,5 +1,6 @@
 """The benchmarks' machinery: fair turns, memory, origin, files that can be resumed. No test asserts a time."""
 
+import ast
 import json
 import os
 import platform
@@ -9,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -504,3 +506,88 @@ def test_what_the_networks_record(monkeypatch):
     for s in result["raw"]["samples"]:
         assert list(s["seconds"]) == ["ours", *networks.PEERS]
         assert {len(x) for x in s["seconds"].values()} == {2}
+
+
+# What the remedies against overfitting buy
+
+
+def test_what_the_remedies_record(monkeypatch):
+    from benchmarks import remedies
+
+    def bought(name, draw, share):
+        right = (0.5 if name == "none" else 0.75) + (draw % 2) / 8
+        return right, 1.0 + share + draw % 2, draw % 4, right / 2, 1.0 - share
+
+    monkeypatch.setattr(remedies, "lesson", lambda: {"bought": bought, "remedies": {"none": [], "noise": []}})
+    result = remedies.run(range(10, 12))
+    wrong, all_right = ["1.700 ± 0.707", "0.800 ± 0.000"], ["1.500 ± 0.707", "1.000 ± 0.000"]
+    none, noise = ["0.562 ± 0.088", "0.0000 ± 0.0000"], ["0.812 ± 0.088", "0.2500 ± 0.0000"]
+    assert result["rows"] == [
+        ["one in five wrong", "none", *none, wrong[0], "0.281 ± 0.044", wrong[1]],
+        ["one in five wrong", "noise", *noise, wrong[0], "0.406 ± 0.044", wrong[1]],
+        ["right", "none", *none, all_right[0], "0.281 ± 0.044", all_right[1]],
+        ["right", "noise", *noise, all_right[0], "0.406 ± 0.044", all_right[1]],
+    ]
+    assert all(len(row) == len(result["columns"]) for row in result["rows"])
+    assert result["raw"]["samples"][1][remedies.RECORDED] == [[0.75, 1.2, 2, 0.375, 0.8], [0.875, 2.2, 3, 0.4375, 0.8]]
+
+
+def test_the_lesson_tells_what_was_recorded():
+    from benchmarks import remedies
+
+    cells = {c.id: c.source for c in nbformat.read(measure.ROOT / remedies.LESSON, 4).cells}
+    told = next(x.value for x in ast.parse(cells["experiment-claims"]).body if isinstance(x, ast.Assign))
+    samples = json.loads((bench.RESULTS / "remedies.json").read_text(encoding="utf-8"))["raw"]["samples"]
+    found = {s["remedy"]: np.array(s[remedies.RECORDED])[:, 0] for s in samples if s["labels"] != "right"}
+    for name, (mean, spread) in ast.literal_eval(told).items():
+        gains = found[name] - found["none"]
+        assert (mean, spread) == (round(gains.mean(), 4), round(gains.std(ddof=1), 4)), name
+
+
+# Which columns the lasso chooses
+
+
+def test_what_the_bootstrap_records():
+    from benchmarks import stability
+
+    result = stability.run(30, seed=0)
+    chosen, negative = (np.array(result["raw"][what]) for what in ("chosen", "negative"))
+    assert chosen.shape == (2, 10)
+    assert (chosen[:, 2] == 30).all()  # bmi
+    assert (chosen[1] >= chosen[0] - 3).all()
+    assert (negative <= chosen).all()
+    assert not negative[:, 2].any()
+    assert [row[1:] for row in result["rows"]] == [
+        [str(n) for pair in zip(c, m, strict=True) for n in pair] for c, m in zip(chosen.T, negative.T, strict=True)
+    ]
+
+
+# The lasso
+
+
+def test_the_gap_of_the_table_is_the_duality_gap():
+    from benchmarks import linear
+    from dlopt_course.linear import duality_gap, lasso_path
+
+    X, y = linear.gaussian(60, 30)
+    alphas, coefs, _ = lasso_path(X, y, alphas=5, tol=1e-3)
+    found = linear.relative_gaps(X, y, alphas, {"one": coefs, "worse": 0.9 * coefs})
+    expected = max(duality_gap(X, y, w, a) for a, w in zip(alphas, coefs.T, strict=True)) * 2 * len(y) / (y @ y)
+    assert found["one"] == pytest.approx(expected, rel=1e-6)
+    assert found["worse"] > found["one"]
+
+
+def test_all_solvers_of_the_lasso_reach_the_gap(monkeypatch):
+    from benchmarks import linear
+
+    monkeypatch.setattr(linear, "wait_until_idle", lambda: 0.0)
+    monkeypatch.setattr(linear, "compare_all", lambda f, n: measure.compare_all(f, 3, at_least=0))
+    result = linear.run(("diabetes", (60, 20)), ("0.1 alpha_max",))
+    assert len(result["rows"]) == 6
+    assert {len(row) for row in result["rows"]} == {len(result["columns"])}
+    for case in result["raw"]["cases"]:
+        assert max(case["gaps"].values()) <= case["target"]
+        assert list(case["seconds"]) == list(case["gaps"])
+    for case in result["raw"]["ridges"]:
+        assert len(set(case["chosen"].values())) == 1
+    assert result["notes"][-1].endswith("all are at the target.")
