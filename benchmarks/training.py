@@ -4,18 +4,19 @@ from collections.abc import Callable
 from itertools import cycle
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
+from benchmarks import networks
 from benchmarks.measure import compare_all, threads, wait_until_idle
 from benchmarks.optim import PEERS, times
 from dlopt_course.core import num_threads
 from dlopt_course.data import load_digits
+from dlopt_course.layers import MLP
 from dlopt_course.losses import cross_entropy, value_and_grad
 from dlopt_course.optim import Optimizer, adam
 
-CODE = ("dlopt_course/optim.py", "dlopt_course/losses.py", "dlopt_course/core.py", "benchmarks/optim.py")
+CODE = (*networks.CODE, "benchmarks/networks.py")
 HIDDEN, BATCH = 32, 32
+NETWORK = MLP((64, HIDDEN, 10))
 ROUNDS = 40
 loss_and_grad = value_and_grad(cross_entropy)
 
@@ -69,31 +70,15 @@ def by_numpy(params: dict, **options) -> Callable:
     return step
 
 
-def by_torch(params: dict, **options) -> Callable:
-    "torch's step, in place on the same arrays."
-    model = torch.nn.Sequential(torch.nn.Linear(64, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 10))
-    model.load_state_dict({name: torch.from_numpy(p) for name, p in params.items()}, assign=True)
-    optimizer = torch.optim.Adam(model.parameters(), **options)
-    data = cycle([(torch.from_numpy(x), torch.from_numpy(target)) for x, target in batches()])
-
-    def step():
-        x, target = next(data)
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), target)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    return step
-
-
 FORMS = {"NumPy": {}, "NumPy, unchecked": {"check_finite": False}}
 
 
 def steps(params: dict[str, dict]) -> dict[str, Callable]:
     "Our forms and the peers by name, each moving the parameters that it is given under its name."
     ours = {form: by_numpy(params[form], **options) for form, options in FORMS.items()}
-    return ours | {peer: by_torch(params[peer], **options) for peer, options in PEERS.items()}
+    return ours | {
+        peer: networks.by_torch(NETWORK, params[peer], batches(), **options) for peer, options in PEERS.items()
+    }
 
 
 def run(rounds: int = ROUNDS) -> dict:
