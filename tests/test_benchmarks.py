@@ -532,7 +532,7 @@ def test_what_the_remedies_record(monkeypatch):
     assert result["raw"]["samples"][1][remedies.RECORDED] == [[0.75, 1.2, 2, 0.375, 0.8], [0.875, 2.2, 3, 0.4375, 0.8]]
 
 
-def test_the_lesson_tells_what_was_recorded():
+def test_lesson_7_tells_what_was_recorded():
     from benchmarks import remedies
 
     cells = {c.id: c.source for c in nbformat.read(measure.ROOT / remedies.LESSON, 4).cells}
@@ -591,3 +591,13 @@ def test_all_solvers_of_the_lasso_reach_the_gap(monkeypatch):
     for case in result["raw"]["ridges"]:
         assert len(set(case["chosen"].values())) == 1
     assert result["notes"][-1].endswith("all are at the target.")
+
+
+def test_lesson_6_tells_what_was_recorded():
+    cells = {c.id: c.source for c in nbformat.read(measure.ROOT / "nbs/06_linear_models.ipynb", 4).cells}
+    told = next(x.value for x in ast.parse(cells["stability-claims"]).body if isinstance(x, ast.Assign))
+    samples, recorded = ast.literal_eval(told)
+    raw = json.loads((bench.RESULTS / "stability.json").read_text(encoding="utf-8"))["raw"]
+    assert samples == raw["samples"]
+    for k, counts in enumerate(recorded.values()):
+        assert counts == {what: raw[what][k] for what in ("chosen", "negative")}
