@@ -848,7 +848,8 @@ def _loaded(path, rng):
 
 def _check_fits(run, arrays, setting, history):
     "Raises unless the checkpoint is of this training."
-    kinds = [{name: f"{x.dtype} of shape {x.shape}" for name, x in a.items()} for a in (_contents(run), arrays)]
+    compared = {name: x for name, x in arrays.items() if not name.startswith("stopping/")}  # may be more or fewer
+    kinds = [{name: f"{x.dtype} of shape {x.shape}" for name, x in a.items()} for a in (_contents(run), compared)]
     done = len(history.loss)
     for mine, saved in (kinds, (run.setting, setting)):
         if other := [k for k in mine | saved if mine.get(k, "nothing") != saved.get(k, "nothing")]:
@@ -879,10 +880,9 @@ def _resumed(run):
     if not run.path.exists():
         return History()
     arrays, setting, history, state = _loaded(run.path, run.rng)
-    stopping = _cut_out(arrays, "stopping/")
     _check_fits(run, arrays, setting, history)
     if run.stopping:
-        run.stopping.load_state_dict(stopping)
+        run.stopping.load_state_dict(_cut_out(arrays, "stopping/"))
     if len(history.loss) < run.epochs:
         run.batches.skip(len(history.loss))
     run.optimizer.load_state_dict(_cut_out(arrays, "optimizer/"))

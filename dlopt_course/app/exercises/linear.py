@@ -207,9 +207,8 @@ def _violations(slopes, w, strength) -> dict:
     "The largest violation, and by message what the likely mistakes of exercise 5 give."
     wanted, over = strength * np.sign(w), np.abs(slopes) - strength
     equal, free = np.abs(slopes - wanted), np.maximum(over, 0)
-    right = np.where(w != 0, equal, free)
+    right, below = np.where(w != 0, equal, free), np.where(w != 0, equal, np.abs(over))
     unscaled = np.where(w != 0, np.abs(40 * slopes - wanted), np.maximum(np.abs(40 * slopes) - strength, 0))
-    below = np.where(w != 0, equal, np.abs(over))
     return {
         "right": right.max(),
         "a slope below alpha is no violation where the weight is 0: take nothing below 0": below.max(),

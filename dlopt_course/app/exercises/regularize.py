@@ -96,15 +96,13 @@ def _several(got, count, told) -> list:
 def _judge_adamw(got, w, g, m, v, t, lr, decay) -> None:
     "The likely mistakes of exercise 2."
     a, b, move, size = _adam(g, m, v, t, lr)
-    spoiled, _, _, _ = _adam(g + decay * w, m, v, t, lr)
+    spoiled, shrunk = _adam(g + decay * w, m, v, t, lr)[0], (1 - lr * decay) * w
     rule_out(got[1], {"the decay is in the gradient, and so in m and v: that is Adam with L2": spoiled})
-    shrunk = (1 - lr * decay) * w
     mistakes = {
         "there is no decay at all": w + move,
         "the weights shrink by lr * decay a step: multiply the decay by lr": (1 - decay) * w + move,
         "this shrinks the weights after Adam's move; AdamW shrinks the old ones": (1 - lr * decay) * (w + move),
-        "this shrinks after Adam's move, and by decay alone; shrink the old weights, by lr * decay": (1 - decay)
-        * (w + move),
+        "this shrinks by decay alone, and after Adam's move: lr * decay, and before": (1 - decay) * (w + move),
         "the decay makes the weights grow: the sign": (1 + lr * decay) * w + move,
         "this divides the decay by the size of the gradients, as Adam with L2 does": w + move - lr * decay * w / size,
         "the corrections for the zero start of m and v are missing": shrunk - lr * a / (np.sqrt(b) + 1e-8),
