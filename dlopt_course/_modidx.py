@@ -155,6 +155,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'dlopt_course.layers._counts': ('networks.html#_counts', 'dlopt_course/layers.py'),
                                      'dlopt_course.layers._cut_out': ('networks.html#_cut_out', 'dlopt_course/layers.py'),
                                      'dlopt_course.layers._elementwise': ('networks.html#_elementwise', 'dlopt_course/layers.py'),
+                                     'dlopt_course.layers._epochs_left': ('networks.html#_epochs_left', 'dlopt_course/layers.py'),
                                      'dlopt_course.layers._folded': ('networks.html#_folded', 'dlopt_course/layers.py'),
                                      'dlopt_course.layers._framed': ('networks.html#_framed', 'dlopt_course/layers.py'),
                                      'dlopt_course.layers._from_arrays': ('networks.html#_from_arrays', 'dlopt_course/layers.py'),

@@ -721,6 +721,14 @@ def _validate(run, history):
         run.stopping.update(history.validation_loss[-1], run.optimizer.params)
 
 
+def _epochs_left(run, history):
+    "As many as there are, or until `stopping` has had enough."
+    for _ in range(len(history.loss), run.epochs):
+        if run.stopping and run.stopping.stopped:
+            return
+        yield
+
+
 def fit(
     model,  # MLP, CNN, RNN, anything with apply(params, x) -> (y, pullback), or that function, as sequential gives it
     params: dict,  # arrays by name, as model.init gives them: updated in place
@@ -754,7 +762,7 @@ def fit(
     history = _resumed(run) if run.path else History()
     try:
         with _bar(run.epochs * run.batches.steps, progress) as report:
-            while len(history.loss) < run.epochs and not (run.stopping and run.stopping.stopped):
+            for _ in _epochs_left(run, history):
                 _train(run, history, report)
                 if run.validation is not None:
                     _validate(run, history)

@@ -15,7 +15,7 @@ from dlopt_course import layers
 
 GROUPS = {  # functions that are checked together
     "models": "_counts _uniform _weight_and_bias _check_params MLP _cnn_layers CNN RNN",
-    "fit": "_located _blocks _is_same _apply_of _modes_of _loss_of _optimizer_of _is_pair _holds_arrays "
+    "fit": "_located _blocks _is_same _apply_of _modes_of _epochs_left _loss_of _optimizer_of _is_pair _holds_arrays "
     "_inputs_and_targets _rehearse _from_arrays _repeated _from_iterator _check_batch _batches_of _step _train "
     "_validate fit _check_stopping _ready",
     "checkpoint": "_path_of _checksum _contents _setting _save _loaded _check_fits _tidied _cut_out _resumed",
