@@ -501,6 +501,7 @@ def test_paths_have_scikit_learns_parameters():
     for options in ({"n_alphas": 5}, {"alphas": 5, "check_input": False, "selection": "random", "random_state": 1}):
         np.testing.assert_array_equal(lasso_path(X, y, **options)[1], expected)
     assert lasso_path(X, y, alphas=[0.1], n_alphas=5)[0].tolist() == [0.1]
+    np.testing.assert_array_equal(lasso_path(X, y, alphas=5, precompute=True)[1], expected)
     for default in ("warn", None):
         assert len(lasso_path(X, y, alphas=default)[0]) == 100
 

@@ -43,7 +43,7 @@ OF_RIDGE_CV = [
     "_Predicted",
     "RidgeCV",
 ]
-OF_LASSO = ["_share_weights", "_shift", "_checked_gram", "ElasticNet", "Lasso"]
+OF_LASSO = ["_share_weights", "_shift", "_checked_gram", "_usable_gram", "ElasticNet", "Lasso"]
 OF_CV = ["_grid", "_fold_errors", "_PathCV", "LassoCV", "ElasticNetCV"]
 ESTIMATORS = {  # definition: the estimators that show its errors
     **dict.fromkeys(SHARED, ("Ridge", "Lasso")),
@@ -435,8 +435,10 @@ EQUIVALENT = {  # why it changes nothing: function, planted change
             "sample_weight is None or isinstance(sample_weight, Number)"
             "  ->  sample_weight is None and isinstance(sample_weight, Number)",
         ),
-        ("_checked_gram", "1  ->  2  in  i + 1"),
+        ("_checked_gram", "1  ->  2  in  p // 2 + 1"),
         ("_checked_gram", "1  ->  2  in  p - 1"),
+        ("_checked_gram", "2  ->  3  in  p // 2  (2)"),
+        ("_checked_gram", "(X[:, [i]].T @ X[:, [j]]).sum()  ->  (X[:, [i]].T @ X[:, [j]]).mean()"),
         ("ElasticNet", "np.isfinite(coefs).all()  ->  np.isfinite(coefs).any()"),
         ("ElasticNet", "np.isfinite(gaps).all()  ->  np.isfinite(gaps).any()"),
         ("_fold_errors", "False  ->  True  in  _centred(seen, y[train], kept, model.fit_intercept, False)"),
@@ -529,8 +531,11 @@ EQUIVALENT = {  # why it changes nothing: function, planted change
     "which line a warning names": [
         ("_iterate", "5  ->  6  in  stacklevel=5"),
         ("_leave_one_out", "5  ->  6  in  stacklevel=5"),
-        ("_checked_gram", "4  ->  5  in  stacklevel=4"),
+        ("_usable_gram", "4  ->  5  in  stacklevel=4"),
         ("ElasticNet", "2  ->  3  in  stacklevel=2"),
+    ],
+    "the estimators check it before; test_linear_solvers gives it to the paths": [
+        ("_checked_gram", "True  ->  False  in  (True, False, 'auto')"),
     ],
     "the support was found exactly, and its coefficients are positive": [
         ("_positive_ridge", "(part >= 0).all()  ->  (part >= 0).any()"),
