@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import BACKENDS, no_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +17,8 @@ from dlopt_course import layers
 from dlopt_course.core import assert_close, numerical_grad, to_numpy
 from dlopt_course.losses import softmax
 
-BACKENDS = {
-    "numpy": np.asarray,
-    "torch": torch.asarray,
-    "strict": array_api_strict.asarray,
-    "cuda": lambda x: torch.asarray(x, device="cuda"),
-}
 TOLERANCE = {"float64": (1e-9, 1e-13), "float32": (2e-5, 4e-6)}  # relative to each number, and to the largest
 NUMPY_ONLY = {"conv2d", "max_pool2d", "avg_pool2d", "embedding", "rnn", "lstm", "gru"}
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 rng = np.random.default_rng(40)
 

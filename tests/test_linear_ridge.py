@@ -2,12 +2,11 @@
 
 import math
 
-import array_api_strict
 import mpmath
 import numpy as np
 import pytest
 import scipy.sparse as sp
-import torch
+from backends import BACKENDS, each_backend
 from sklearn import linear_model
 from sklearn.exceptions import ConvergenceWarning
 
@@ -15,14 +14,6 @@ from dlopt_course import linear
 from dlopt_course.core import assert_close, to_numpy
 from dlopt_course.linear import Ridge, RidgeCV, ridge_path, ridge_solve
 
-BACKENDS = {
-    "numpy": np.asarray,
-    "torch": torch.asarray,
-    "strict": array_api_strict.asarray,
-    "cuda": lambda x: torch.asarray(x, device="cuda"),
-}
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
-each_backend = pytest.mark.parametrize("backend", [pytest.param(b, marks=[no_gpu] * (b == "cuda")) for b in BACKENDS])
 each_shape = pytest.mark.parametrize("shape", [(30, 8), (8, 30), (12, 12), (3, 1), (2, 9)], ids=str)
 SOLVERS = ["auto", "normal", "cholesky", "svd", "dual"]
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,11 +4,11 @@ import subprocess
 import sys
 import warnings
 
-import array_api_strict
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from backends import BACKENDS, each_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -30,14 +30,6 @@ from dlopt_course.linear import (
     soft_threshold,
 )
 
-BACKENDS = {
-    "numpy": np.asarray,
-    "torch": torch.asarray,
-    "strict": array_api_strict.asarray,
-    "cuda": lambda x: torch.asarray(x, device="cuda"),
-}
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
-each_backend = pytest.mark.parametrize("backend", [pytest.param(b, marks=[no_gpu] * (b == "cuda")) for b in BACKENDS])
 each_ratio = pytest.mark.parametrize("l1_ratio", [1.0, 0.5, 0.05])
 each_sign = pytest.mark.parametrize("positive", [False, True])
 

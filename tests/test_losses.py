@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 
-import array_api_strict
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import BACKENDS, each_backend
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -33,14 +33,6 @@ from dlopt_course.losses import (
 bce = binary_cross_entropy_with_logits
 LOSSES = [mse, mae, huber, bce, cross_entropy, kl_divergence, focal_loss, hinge]
 TOLERANCE = {"float64": {"rtol": 1e-12, "atol": 1e-15}, "float32": {"rtol": 2e-5, "atol": 2e-7}}
-BACKENDS = {
-    "numpy": np.asarray,
-    "torch": torch.asarray,
-    "strict": array_api_strict.asarray,
-    "cuda": lambda x: torch.asarray(x, device="cuda"),
-}
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
-each_backend = pytest.mark.parametrize("backend", [pytest.param(b, marks=[no_gpu] * (b == "cuda")) for b in BACKENDS])
 each_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 each_reduction = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 

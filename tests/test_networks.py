@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import no_gpu
 from jupyter_client.manager import start_new_kernel
 
 from dlopt_course import layers
@@ -47,7 +48,6 @@ from dlopt_course.regularize import EarlyStopping, dropout
 from dlopt_course.schedules import cosine_annealing_lr
 
 STEPS = 100
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
 
 
 # The same networks in torch

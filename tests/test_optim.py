@@ -14,6 +14,7 @@ import array_api_strict
 import numpy as np
 import pytest
 import torch
+from backends import no_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -57,7 +58,6 @@ from dlopt_course.optim import (
 STEPS = 200
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24}
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # of how far a number has moved, beside one rounding in each step
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
 each_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 

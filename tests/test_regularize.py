@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from backends import BACKENDS, each_backend
 from scipy import optimize, stats
 from sklearn.neural_network import MLPRegressor
 
@@ -19,15 +20,7 @@ from dlopt_course.losses import cross_entropy, mse
 from dlopt_course.optim import Optimizer, adam, add_decayed_weights, chain, scale_by_learning_rate
 from dlopt_course.regularize import EarlyStopping, dropout, gaussian_noise, label_smoothing_targets, max_norm
 
-BACKENDS = {
-    "numpy": np.asarray,
-    "torch": torch.asarray,
-    "strict": array_api_strict.asarray,
-    "cuda": lambda x: torch.asarray(x, device="cuda"),
-}
 TOLERANCE = {"float64": {"rtol": 1e-12, "atol": 1e-15}, "float32": {"rtol": 1e-5, "atol": 1e-7}}
-no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")
-each_backend = pytest.mark.parametrize("backend", [pytest.param(b, marks=[no_gpu] * (b == "cuda")) for b in BACKENDS])
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCE)
 rng = np.random.default_rng(70)
 W = np.concatenate([rng.normal(size=9), [0.0, -0.0, 0.3, -0.3, 1e-8, -1e8]]).reshape(3, 5)
@@ -805,7 +798,7 @@ def goes_on_from_its_state(module, options, values, make=np.asarray):
             assert ours["w"][0] == whole.best_step
 
 
-@pytest.mark.parametrize("backend", [pytest.param(b, marks=[no_gpu] * (b == "cuda")) for b in BACKENDS])
+@each_backend
 @pytest.mark.parametrize("row", BY_HAND[::3], ids=str)
 def test_state_goes_on(row, backend):
     goes_on_from_its_state(regularize, *row[:2], BACKENDS[backend])
