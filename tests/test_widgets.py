@@ -1,16 +1,20 @@
 """The interactive figures in a browser: their numbers against the library, looks, access by keyboard and by touch."""
 
 import itertools
+from base64 import b64decode
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from scipy.ndimage import affine_transform
 from sklearn.linear_model import ElasticNet, Ridge
 
+from benchmarks.peers import keras_image
 from dlopt_course import losses
 from dlopt_course.app.widgets import HERE, widget
+from dlopt_course.augment import affine_matrix
 
 THEMES = {  # background and text: Sphinx, JupyterLab and VS Code, light and dark
     "site light": ("#ffffff", "#222832"),
@@ -571,12 +575,254 @@ def test_dragging_among_the_coefficients_moves_alpha(show):
     page.mouse.up()
 
 
+# ---------------------------------------------------------------- augmentation
+
+SIZE = (16, 24)
+NEUTRAL = {"rotation": 0, "shift_x": 0, "shift_y": 0, "zoom": 1, "shear": 0, "flip": "none", "rule": "ours", "x": 16}
+NEUTRAL |= {"y": 4, "border": "nearest", "order": 1}
+NAMES = ["rotation", "shift_x", "shift_y", "zoom", "shear", "flip", "x", "y"]
+EXPLORE_WARP = """(host, settings) => settings.map(setting => {
+    const find = query => host.shadowRoot.querySelector(query);
+    for (const [name, value] of Object.entries(setting)) {
+        const slider = find(`[name=${name}][type=range]`);
+        if (slider) slider.value = value;
+        else find(`[name=${name}][value="${value}"]`).checked = true;
+    }
+    find("[name=zoom]").dispatchEvent(new Event("input", { bubbles: true }));
+    const pixels = canvas => {  // by way of a canvas that is made for being read: reading another one is warned of
+        const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+        const pen = copy.getContext("2d", { willReadFrequently: true });
+        pen.drawImage(canvas, 0, 0);
+        return btoa(String.fromCharCode(...pen.getImageData(0, 0, canvas.width, canvas.height).data));
+    };
+    return [(READ)(host), [...host.shadowRoot.querySelectorAll("canvas")].map(pixels), find("#source").textContent];
+})""".replace("READ", READ)
+MOVES = [
+    *itertools.product([-180, -90, -37, 20, 180], [0, 3.25], [0, -5], [0.5, 1.3], [-20, 45], ["none"], [16], [4]),
+    *itertools.product([0, 30, 90], [0, -2.5], [4], [1, 0.8], [0, 10], ["horizontal", "vertical"], [0, 23], [15]),
+]
+
+
+def explore_warp(host, settings):
+    """The numbers of the table, what its cells show, output and input as (h, w, 3) and the words, at each setting."""
+    for rows, screens, words in host.evaluate(EXPLORE_WARP, [NEUTRAL | s for s in settings]):
+        numbers = np.array([[float(v) for v in row[0].split()] for row in rows.values()])
+        pixels = [np.frombuffer(b64decode(screen), np.uint8).astype(int) for screen in screens]
+        output, around = pixels[0].reshape(16, 24, 4), pixels[1].reshape(32, 48, 4)
+        assert (output[..., 3] == 255).all()
+        yield numbers, [row[1:] for row in rows.values()], output[..., :3], around[8:24, 12:36, :3], words
+
+
+def expected_matrix(rotation, shift_x, shift_y, zoom, shear, flip):
+    """The library's, and before it the flip of the input, which NumPy does by an index."""
+    flips = np.array([-1 if flip == "horizontal" else 1, -1 if flip == "vertical" else 1, 1])
+    to_centre = np.array([[1, 0, -11.5], [0, 1, -7.5], [0, 0, 1]])
+    shown = affine_matrix(SIZE, rotation=rotation, shift=(shift_x, shift_y), zoom=zoom, shear=shear)
+    return np.linalg.inv(to_centre) @ np.diag(flips) @ to_centre @ shown
+
+
+def test_matrix_equals_the_library(show):
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    settings = [dict(zip(NAMES, move, strict=True)) for move in MOVES]
+    for (numbers, cells, *_), move in zip(explore_warp(host, settings), MOVES, strict=True):
+        matrix, pixel = expected_matrix(*move[:6]), np.array([*move[6:], 1])
+        np.testing.assert_allclose(numbers[:, 1:4], matrix, rtol=1e-12, atol=1e-12, err_msg=str(move))
+        np.testing.assert_array_equal(numbers[:, 4], pixel)
+        np.testing.assert_allclose(numbers[:, 0], matrix @ pixel, rtol=0, atol=1e-9, err_msg=str(move))
+        shown = np.array([[number(cell) for cell in row] for row in cells])
+        np.testing.assert_allclose(shown, numbers, rtol=0, atol=5.1e-4)
+        assert "−0.000" not in sum(cells, [])
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("border", ["nearest", "reflect", "grid-wrap", "constant"])
+def test_image_equals_scipy(show, border, order):
+    """The pixels of the output, from those of the input and SciPy's own coordinates: row before column."""
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    moves = [move for move in MOVES if move[0] % 90][::4]  # a quarter turn puts pixels on an edge, or beyond by 1e-15
+    settings = [dict(zip(NAMES, move, strict=True)) | {"border": border, "order": order} for move in moves]
+    for (_, _, output, image, _), move in zip(explore_warp(host, settings), moves, strict=True):
+        matrix = expected_matrix(*move[:6])[[1, 0, 2]][:, [1, 0, 2]]
+        for c in range(3):
+            expected = affine_transform(image[..., c].astype(float), matrix, order=order, mode=border)
+            np.testing.assert_allclose(output[..., c], expected, rtol=0, atol=0.5 + 1e-6, err_msg=str(move))
+
+
+def test_the_border_is_that_of_numpy(show):
+    """Around the input, and paler; the browser keeps pale colours a little rounded."""
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    modes = {"nearest": "edge", "reflect": "symmetric", "grid-wrap": "wrap", "constant": "constant"}
+    found = host.evaluate(EXPLORE_WARP, [NEUTRAL | {"border": border} for border in modes])
+    for (_, screens, _), mode in zip(found, modes.values(), strict=True):
+        around = np.frombuffer(b64decode(screens[1]), np.uint8).reshape(32, 48, 4).astype(int)
+        image = around[8:24, 12:36]
+        expected = np.pad(image[..., :3], ((8, 8), (12, 12), (0, 0)), mode)
+        np.testing.assert_allclose(around[..., :3], expected, atol=2)
+        assert (image[..., 3] == 255).all()
+        assert (around[..., 3] == 102).sum() == 32 * 48 - 16 * 24
+
+
+def test_image_is_unlike_its_mirror_images(show):
+    [(*_, output, image, _)] = explore_warp(
+        show(widget("augmentation-explorer")).locator("augmentation-explorer"), [{}]
+    )
+    np.testing.assert_array_equal(output, image)  # at rest
+    for other in (image[:, ::-1], image[::-1], image[::-1, ::-1]):
+        assert (other != image).any(axis=2).mean() > 0.9
+
+
+def test_exact_turns_move_whole_pixels(show):
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    settings = [{"rotation": 180, "border": "constant"}, {"flip": "horizontal"}, {"flip": "vertical"}]
+    half, horizontal, vertical = explore_warp(host, settings)
+    np.testing.assert_array_equal(half[2], half[3][::-1, ::-1])
+    np.testing.assert_array_equal(horizontal[2], half[3][:, ::-1])
+    np.testing.assert_array_equal(vertical[2], half[3][::-1])
+
+
+@pytest.mark.filterwarnings("ignore:Please import .* from the `scipy.ndimage` namespace:DeprecationWarning")  # Keras
+@pytest.mark.parametrize("what", ["width_shift_range", "height_shift_range"])
+def test_shift_of_keras_is_that_of_keras(show, what):
+    """Its generator, told to move by 5 pixels along one axis, and the figure under its rule."""
+    keras = keras_image()
+    setting = {"shift_x" if what.startswith("width") else "shift_y": 5, "rule": "Keras’s shift"}
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    [(*_, output, image, _)] = explore_warp(host, [setting])
+    generator = keras.ImageDataGenerator(**{what: [5]})
+    seeds = {
+        generator.get_random_transform(image.shape, seed)["tx" if "height" in what else "ty"]: seed for seed in range(9)
+    }
+    moved = generator.random_transform(image.astype(np.float32), seeds[5])
+    np.testing.assert_allclose(output, moved, rtol=0, atol=1e-3)
+    assert (output != image).any()
+
+
+def test_centre_off_by_half(show):
+    """About (12, 8), where the rule puts the centre; a half turn is one pixel off."""
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    turns = [{"rotation": angle, "zoom": 1.3, "rule": "centre n/2"} for angle in (-50, 20)]
+    half = {"rotation": 180, "rule": "centre n/2"}
+    *found, (_, _, output, image, _) = explore_warp(host, [*turns, half])
+    move = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+    for (numbers, *_), setting in zip(found, turns, strict=True):
+        ours = affine_matrix(SIZE, rotation=setting["rotation"], zoom=1.3)
+        np.testing.assert_allclose(numbers[:, 1:4], move @ ours @ np.linalg.inv(move), rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(output[1:, 1:], image[:0:-1, :0:-1])
+
+
+@pytest.mark.parametrize(
+    ("setting", "ending"),
+    [
+        ({"x": 3, "y": 2}, "input position (3, 2): from the pixels around it."),
+        ({"x": 3, "y": 2, "order": 0}, "input position (3, 2): from the nearest pixel."),
+        ({"x": 1, "y": 2, "shift_x": 4}, "(−3, 2), which is outside: “nearest” puts a copy of the pixel (0, 2) there."),
+        ({"x": 1, "y": 2, "shift_x": 4, "border": "reflect"}, "a copy of the pixel (2, 2) there."),
+        ({"x": 1, "y": 14, "shift_y": -3, "border": "grid-wrap"}, "a copy of the pixel (1, 1) there."),
+        ({"x": 1, "y": 2, "shift_x": 1.25, "border": "constant"}, "(−0.25, 2), which is outside: it is black."),
+    ],
+)
+def test_source_in_words(show, setting, ending):
+    host = show(widget("augmentation-explorer")).locator("augmentation-explorer")
+    [(*_, words)] = explore_warp(host, [setting])
+    assert words.startswith(f"Output pixel ({setting['x']}, {setting['y']}) is taken from input position (")
+    assert words.endswith(ending)
+
+
+def matrix_of(host):
+    """The numbers of the table, as an array of three rows."""
+    return np.array([[float(v) for v in row[0].split()] for row in host.evaluate(READ).values()])
+
+
+def test_marks_are_where_the_numbers_say(show):
+    host = show(widget("augmentation-explorer", rotation=40, shift_x=2)).locator("augmentation-explorer")
+    numbers = matrix_of(host)
+    assert (
+        host.locator("svg").nth(0).locator("path").first.get_attribute("d") == "M15.5,3.5L16.5,3.5L16.5,4.5L15.5,4.5Z"
+    )
+    marks = host.locator("svg").nth(1)
+    place = "dot => [dot.cx.baseVal.value, dot.cy.baseVal.value]"
+    np.testing.assert_allclose(marks.locator("circle").last.evaluate(place), numbers[:2, 0], atol=1e-5)
+    np.testing.assert_allclose(marks.locator("circle").first.evaluate(place), numbers[:2, 3], atol=1e-5)
+    frame = np.array(
+        [[float(v) for v in p.split(",")] for p in marks.locator("path").first.get_attribute("d")[1:-1].split("L")]
+    )
+    corners = np.array([[-0.5, -0.5, 1], [23.5, -0.5, 1], [23.5, 15.5, 1], [-0.5, 15.5, 1]])
+    np.testing.assert_allclose(frame, corners @ numbers[:2, 1:4].T, atol=1e-8)
+
+
+def test_the_pixel_under_the_pointer_is_marked(show):
+    page = show(widget("augmentation-explorer", rotation=20))
+    host = page.locator("augmentation-explorer")
+    box = host.locator("svg").first.bounding_box()
+    assert box["width"] / box["height"] == pytest.approx(24 / 16, rel=0.01)
+    for x, y in [(0, 0), (23, 15), (7, 9)]:
+        page.mouse.move(box["x"] + (x + 0.5) * box["width"] / 24, box["y"] + (y + 0.5) * box["height"] / 16)
+        np.testing.assert_array_equal(matrix_of(host)[:, 4], [x, y, 1])
+        assert host.get_by_role("slider", name="Output pixel x").input_value() == str(x)
+
+
+def test_augmentation_attributes_and_independence(show):
+    set_up = {
+        "rotation": -30,
+        "shift_x": 2.25,
+        "shift_y": -1,
+        "zoom": 1.5,
+        "shear": 10,
+        "flip": "vertical",
+        "x": 3,
+        "y": 9,
+    }
+    page = show(
+        widget("augmentation-explorer", **set_up, border="reflect", order=0, rule="centre n/2"),
+        widget("augmentation-explorer", rotation="nonsense", zoom=99, flip="nonsense", border="wrap", x=-4),
+    )
+    first, second = page.locator("augmentation-explorer").all()
+    for name in ("vertical", "reflect", "0", "centre n/2"):
+        assert first.get_by_role("radio", name=name, exact=True).is_checked()
+    assert [matrix_of(first)[i, 4] for i in range(2)] == [3, 9]
+    first.get_by_role("radio", name="ours").check()
+    np.testing.assert_allclose(matrix_of(first)[:, 1:4], expected_matrix(*list(set_up.values())[:6]), atol=1e-12)
+    np.testing.assert_allclose(matrix_of(second)[:, 1:4], expected_matrix(0, 0, 0, 2, 0, "none"), atol=1e-12)
+    assert matrix_of(second)[0, 4] == 0
+    before = second.evaluate(READ)
+    first.get_by_role("slider", name="Zoom").fill("0.5")
+    assert second.evaluate(READ) == before
+
+
+def test_augmentation_by_keyboard(show):
+    page = show(widget("augmentation-explorer", rotation=89))
+    page.evaluate("document.addEventListener('keydown', event => console.error('the page saw ' + event.key))")
+    host = page.locator("augmentation-explorer")
+    host.get_by_role("slider", name="Rotation").focus()
+    page.keyboard.press("ArrowRight")
+    np.testing.assert_allclose(matrix_of(host)[:2, 1:3], [[0, -1], [1, 0]], atol=1e-15)
+    for _ in range(5):
+        page.keyboard.press("Tab")  # both shifts, zoom, shear, flip
+    page.keyboard.press("ArrowRight")
+    assert host.get_by_role("radio", name="horizontal").is_checked()
+    for _ in range(4):
+        page.keyboard.press("Tab")  # order, border, rule, the first button
+    page.keyboard.press("Enter")
+    np.testing.assert_allclose(matrix_of(host)[:, 1:4], [[1, 0, 0], [0, 1, 5], [0, 0, 1]], atol=1e-15)
+    assert host.locator("#rule").text_content().startswith("Keras hands the width’s shift to the rows")
+
+
+def test_presets_show_the_rules(show):
+    host = show(widget("augmentation-explorer", flip="vertical", shear=20)).locator("augmentation-explorer")
+    host.get_by_role("button", name="Centre off by half").click()
+    np.testing.assert_allclose(matrix_of(host)[:, 1:4], [[-1, 0, 24], [0, -1, 16], [0, 0, 1]], atol=1e-14)
+    host.get_by_role("button", name="At rest").click()
+    np.testing.assert_array_equal(matrix_of(host)[:, 1:4], np.eye(3))
+    assert host.get_by_role("radio", name="ours").is_checked()
+
+
 # ---------------------------------------------------------------- all figures
 
 EXAMPLES = {  # a setting of each figure, and a slider to move
     "loss-explorer": ({"prediction": -2, "delta": 0.5}, "Prediction"),
     "descent-explorer": ({"eta": 1.5, "beta": 0.5, "form": "Nesterov"}, "Learning rate η"),
     "penalty-explorer": ({"log_alpha": -0.2, "l1_ratio": 0.5}, "Strength"),
+    "augmentation-explorer": ({"rotation": 40, "flip": "vertical", "border": "reflect"}, "Rotation"),
 }
 
 
@@ -618,11 +864,13 @@ def test_changes_are_announced(show, name):
 LOSSES = [widget("loss-explorer"), widget("loss-explorer", task="classification")]
 PATHS = [widget("descent-explorer"), widget("descent-explorer", eta=2, beta=0.5, kappa=2, form="Nesterov")]
 BALLS = [widget("penalty-explorer"), widget("penalty-explorer", log_alpha=2, l1_ratio=0, correlation=0.9)]
+FAR = {"rotation": -120, "shear": 45, "zoom": 0.5, "shift_x": -12, "shift_y": -12, "x": 23, "y": 15}
+WARPS = [widget("augmentation-explorer"), widget("augmentation-explorer", border="grid-wrap", **FAR)]
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_accessible(show, theme):
-    found = Axe().run(show(*LOSSES, *PATHS, *BALLS, theme=theme)).response["violations"]
+    found = Axe().run(show(*LOSSES, *PATHS, *BALLS, *WARPS, theme=theme)).response["violations"]
     assert [(f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")] == []
 
 
@@ -648,7 +896,7 @@ def test_accents_stand_out(show, theme, figure, count):
 @pytest.mark.parametrize("width", [320, 390, 800, 1600])
 def test_nothing_overflows(show, width):
     wide = widget("loss-explorer", task="classification", logit=8, gamma=5)
-    page = show(*LOSSES, *PATHS, *BALLS, wide, widget("descent-explorer", eta=0, beta=0.99), width=width)
+    page = show(*LOSSES, *PATHS, *BALLS, *WARPS, wide, widget("descent-explorer", eta=0, beta=0.99), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     fits = "cells => cells.every(cell => cell.scrollWidth <= cell.clientWidth)"
     assert page.locator("table :is(td, th):visible").evaluate_all(fits)

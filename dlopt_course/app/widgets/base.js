@@ -17,6 +17,9 @@ const digits = (number) => {
   return number ? signed(number.toExponential(3)) : "0";
 };
 
+// Three decimals, and no -0.
+const fixed = (number) => signed((Math.round(1000 * number) / 1000 || 0).toFixed(3));
+
 const swatch = (i) => {
   const line = svg("path", { class: "curve", d: "M0 4H32" });
   return svg("svg", { class: `swatch accent c${i}`, viewBox: "0 0 32 8", "aria-hidden": "true" }, line);
@@ -148,7 +151,7 @@ class Figure extends HTMLElement {
     const radio = (value) => html("input", { type: "radio", name, value, ...(value === wanted && { checked: "" }) });
     const labels = options.map((value) => html("label", {}, radio(value), value));
     const group = { class: "choice", role: "radiogroup", "aria-label": title };
-    return html("div", group, html("span", {}, title), ...labels);
+    return html("div", group, html("span", {}, title), html("div", { class: "options" }, ...labels));
   }
 
   picture(description) {

@@ -26,9 +26,6 @@ const FORMS = {
   },
 };
 
-// Three decimals, and no -0.
-const fixed = (number) => signed((Math.round(1000 * number) / 1000 || 0).toFixed(3));
-
 // A list whose lines break only between its terms.
 const unbroken = (terms) => terms.map((term) => term.replaceAll(" ", "\u00a0")).join(", ");
 
