@@ -813,13 +813,14 @@ def _check_directory(directory) -> str:
     return os.fspath(directory)
 
 
-def _check_classes(classes) -> list[str] | None:
-    "The named classes, each once, and each the name of a folder."
-    if classes is None:
+def _check_classes(classes, keras_compat: bool = False) -> list[str] | None:
+    "The named classes, each once, and each the name of a folder; Keras takes the directory itself for a class, too."
+    if classes is None or (keras_compat and isinstance(classes, (list, tuple)) and not len(classes)):
         return None
     if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
         raise TypeError(f"classes must be a list of names of folders, got {classes!r}")
-    wrong = [n for n in classes if n in ("", os.curdir, os.pardir) or os.path.basename(n) != n or "\0" in n]
+    here = () if keras_compat else ("", os.curdir, os.pardir)
+    wrong = [n for n in classes if n in here or os.path.basename(n) != n or "\0" in n]
     if wrong or not len(classes) or len(set(classes)) < len(classes):
         raise ValueError(f"classes must be different names of folders in the directory, at least one, got {classes!r}")
     return list(classes)
@@ -895,7 +896,7 @@ def find_images(
     check_in("check", check, ("quick", "full", None))
     num_classes = num_classes if num_classes is None else check_count("num_classes", num_classes)
     directory, extensions, skip = _check_directory(directory), _check_extensions(extensions), on_error == "skip"
-    names = _class_names(directory, _check_classes(classes), keras_compat)
+    names = _class_names(directory, _check_classes(classes, keras_compat), keras_compat)
     scans = [_Scan(directory, extensions, follow_links) for _ in names]
     found = [_in_class(os.path.join(directory, n), s, keras_compat) for n, s in zip(names, scans, strict=True)]
     folder = _as_folder(directory, names, found)
@@ -1011,12 +1012,13 @@ def _drafted(image, how: _Reading, target: tuple[int, int]) -> tuple | None:
 
 def _colours(image, how: _Reading):
     "An 8-bit image as it is wanted: turned, then resized; a drafted one, the other way round."
+    if image.format not in ("JPEG", "MPO"):
+        image.load()  # which may turn it; to ask a PNG for its note would do the same, and hide that it is damaged
     turn, target, mode = _turn_of(image), how.target, _MODES[how.color_mode]
     if part := target and _drafted(image, how, target[::-1] if turn in _SIDEWAYS else target):
         target = target[::-1] if turn in _SIDEWAYS else target
         return _turned(_resized(_converted(image, mode), how, target, part), turn)
-    image.load()  # which may turn it
-    return _resized(_converted(_turned(image, _turn_of(image)), mode), how, target)
+    return _resized(_converted(_turned(image, turn), mode), how, target)
 
 
 def _pixels(image, how: _Reading) -> np.ndarray:

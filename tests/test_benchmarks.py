@@ -544,6 +544,86 @@ def test_lesson_7_tells_what_was_recorded():
         assert (mean, spread) == (round(gains.mean(), 4), round(gains.std(ddof=1), 4)), name
 
 
+# What each augmentation buys on digits
+
+
+def test_digits_are_split_alike_in_every_size():
+    from benchmarks import digits_augmented
+
+    (few, test), (many, same) = (digits_augmented.parts(size, 3) for size in (50, 1000))
+    assert (few.x.shape, test.x.shape, few.x.dtype) == ((50, 8, 8, 1), (797, 8, 8, 1), np.float32)
+    np.testing.assert_array_equal(many.x[:50], few.x)
+    np.testing.assert_array_equal(same.x, test.x)
+    digits = digits_augmented.load_digits(dtype=np.float32, scaled=True)
+    both = np.concatenate([many.x, test.x]).reshape(-1, 64)
+    np.testing.assert_array_equal(np.sort(both @ np.arange(64)), np.sort(digits.x @ np.arange(64)))
+    np.testing.assert_array_equal(np.bincount(np.concatenate([many.y, test.y])), np.bincount(digits.y))
+
+
+def test_batches_are_drawn_anew_in_every_epoch():
+    from benchmarks import digits_augmented
+
+    train, _ = digits_augmented.parts(50, 0)
+    for name, (settings, after) in digits_augmented.ROWS.items():
+        data = digits_augmented.batches(train, settings, after, 7)
+        epochs = [[next(data), next(data)] for _ in range(3)]
+        x, y = (np.array([np.concatenate([batch[i] for batch in epoch]) for epoch in epochs]) for i in (0, 1))
+        assert (x.shape, x.dtype) == ((3, 50, 1, 8, 8), np.float32)
+        found = {image.tobytes() for image in x.reshape(-1, 64)}
+        known = {image.tobytes() for image in train.x.reshape(-1, 64)}
+        assert (found == known) == (name == "none"), name
+        if name != "none":
+            assert len(found) > 70, name  # of 150; each flip has 100 to find, erasing leaves every second image
+        if y.ndim == 3:
+            np.testing.assert_allclose(y.sum(axis=2), 1, rtol=1e-6)
+            labels = y.sum(axis=1)
+            np.testing.assert_allclose(labels, np.broadcast_to(np.bincount(train.y, minlength=10), (3, 10)), atol=10)
+        else:
+            np.testing.assert_array_equal(np.sort(y, axis=1), np.broadcast_to(np.sort(train.y), (3, 50)))
+        again = digits_augmented.batches(train, settings, after, 7)
+        np.testing.assert_array_equal(next(again)[0], epochs[0][0][0])
+
+
+def test_digits_are_learned_the_same_each_time():
+    from benchmarks import digits_augmented
+
+    right = [digits_augmented.accuracy("shift 1 pixel", 100, 0, 60) for _ in range(2)]
+    assert right[0] == right[1] > 0.5
+
+
+def test_what_the_augmentations_record(monkeypatch):
+    from benchmarks import digits_augmented
+
+    def all_of(cases):
+        return [
+            (0.5 if name == "none" else 0.75) + seed / 8 - (name == "mixup") * seed / 4 for name, _, seed, _ in cases
+        ]
+
+    monkeypatch.setattr(digits_augmented, "all_of", all_of)
+    result = digits_augmented.run((50, 100), range(2), 10)
+    found = {row[0]: row[1:] for row in result["rows"]}
+    assert list(found) == list(digits_augmented.ROWS)
+    assert result["columns"] == ["Augmentation", "50 images", "100 images"]
+    assert found["none"] == ["56.2", "56.2"]
+    assert found["classic"] == ["81.2: +25.0 (+25.0 to +25.0)"] * 2
+    assert found["mixup"] == ["68.8: +12.5 (+0.0 to +25.0)"] * 2
+    assert result["raw"]["samples"][1] == {"augmentation": "none", "images": 100, "accuracy": [0.5, 0.625]}
+
+
+def test_every_augmentation_is_recorded_on_every_size():
+    from benchmarks import digits_augmented
+
+    result = json.loads((bench.RESULTS / "digits_augmented.json").read_text(encoding="utf-8"))
+    found = {(s["augmentation"], s["images"]): s["accuracy"] for s in result["raw"]["samples"]}
+    assert set(found) == {(name, size) for name in digits_augmented.ROWS for size in digits_augmented.SIZES}
+    assert {len(mine) for mine in found.values()} == {len(digits_augmented.SEEDS)}
+    for name, *cells in result["rows"]:
+        for size, text in zip(digits_augmented.SIZES, cells, strict=True):
+            assert text == digits_augmented.cell(
+                found[name, size], found["none", size] if name != "none" else found[name, size]
+            )
+
+
 # Which columns the lasso chooses
 
 

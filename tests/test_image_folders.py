@@ -366,6 +366,37 @@ def test_damaged_files_are_named(check, tmp_path):
     assert all(problems[name].kind in ("foreign", "damaged") for name in cut - harmless)
 
 
+def reads_or_refuses(data, folder, files):
+    "Without a look at the folder before: the pixels that Pillow has, or an error where Pillow has one."
+    write(folder, files)
+    for name, content in files.items():
+        expected = by_pillow(content)
+        if expected is None:
+            assert kinds(fault(data, data.read_image, folder / name)).keys() == {name}, name
+            with pytest.raises(data.ImageFolderError):
+                data.read_images([folder / name], (9, 9))
+        else:
+            np.testing.assert_array_equal(data.read_image(folder / name), expected, err_msg=name)
+
+
+def bad_pixels(step=1):
+    "Images with one wrong bit among their packed pixels; of a PNG, a checksum tells: name -> content."
+    whole = {"rgb": NOISE, "gray": NOISE[..., 0], "palette": Image.fromarray(NOISE).quantize(16)}
+    found = {}
+    for kind, image in whole.items():
+        content = saved(image, "PNG")
+        first, last = content.index(b"IDAT") + 6, content.index(b"IEND") - 12
+        for at in range(first, last, max(1, (last - first) * step // 60)):
+            found[f"{kind}-{at}.png"] = replaced(content, at, "B", content[at] ^ 4)
+    return found
+
+
+def test_damaged_files_are_refused_by_the_reader_too(tmp_path):
+    files = {name: content for name, content in damaged().items() if not name.startswith("cut-plain")}
+    assert {by_pillow(content) is None for content in bad_pixels().values()} == {True}
+    reads_or_refuses(data, tmp_path, files | bad_pixels())
+
+
 # ---------- gigantic and empty images, kinds of pixels, pipes
 
 
