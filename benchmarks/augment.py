@@ -20,7 +20,7 @@ v2 = torchvision_v2()
 V = v2.functional
 CODE = ("dlopt_course/augment.py", "dlopt_course/core.py", "benchmarks/peers.py")
 PACKAGES = ("numpy", "numba", "torch", "torchvision", "kornia", "opencv-python-headless")
-SIZES, BATCH, ROUNDS = (32, 128, 224), 32, 7
+SIZES, BATCH, ROUNDS = (32, 128, 224), 32, 5
 PEERS = ("torchvision", "grid_sample", "kornia")  # the target: ahead of each of them
 
 ABOUT = """\

@@ -16,7 +16,7 @@ from dlopt_course.data import load_photos
 keras = keras_image()
 CODE = ("dlopt_course/augment.py", "dlopt_course/data.py", "dlopt_course/core.py", "benchmarks/peers.py")
 PACKAGES = ("numpy", "numba", "keras", "scipy", "pillow")
-SIZES, BATCH, ROUNDS, FILES, TARGET = (32, 128, 224), 32, 9, 2000, (128, 128)
+SIZES, BATCH, ROUNDS, FILES, TARGET = (32, 128, 224), 32, 7, 2000, (128, 128)
 CLASSIC = {"rotation_range": 20, "width_shift_range": 0.2, "height_shift_range": 0.2, "horizontal_flip": True}
 FORMS = {"right": {}, "compatible": {"keras_compat": True}}
 

@@ -225,6 +225,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'dlopt_course.augment._moments': ('augmentation.html#_moments', 'dlopt_course/augment.py'),
                                       'dlopt_course.augment._moved': ('augmentation.html#_moved', 'dlopt_course/augment.py'),
                                       'dlopt_course.augment._nearest': ('augmentation.html#_nearest', 'dlopt_course/augment.py'),
+                                      'dlopt_course.augment._noisy': ('augmentation.html#_noisy', 'dlopt_course/augment.py'),
                                       'dlopt_course.augment._not_below_0': ('augmentation.html#_not_below_0', 'dlopt_course/augment.py'),
                                       'dlopt_course.augment._now': ('augmentation.html#_now', 'dlopt_course/augment.py'),
                                       'dlopt_course.augment._numbers': ('augmentation.html#_numbers', 'dlopt_course/augment.py'),

@@ -1845,6 +1845,14 @@ def _add_normals(x, std, seeds, limits, out):
             to[start : start + len(noise)] = found
 
 
+def _noisy(images, std, seeds, limits):
+    "The same for images of NumPy, on threads."
+    x, out = images.reshape(len(images), -1), np.empty(images.shape, images.dtype)
+    y = out.reshape(x.shape)
+    _by_images(lambda rows: _add_normals(x[rows], std[rows], seeds[rows], limits, y[rows]), x, 2**15)
+    return out
+
+
 def add_noise(
     images,  # (n, h, w, c)
     std,  # standard deviation, 0 or more, in units of the pixels: a number, or (n,) for n images
@@ -1856,17 +1864,14 @@ def add_noise(
     _checked(images)
     xp, high = array_namespace(images), _high(images, high)
     std = _each_image("std", std, images.shape[0], lambda v: v >= 0, "0 or more")
-    std = np.broadcast_to(std, images.shape[0])
+    std = np.resize(std, images.shape[0])
     _check_range(images, high)
-    seeds, wide = (_uniforms(rng, len(std), 1)[:, 0] * 2**53).astype(np.uint64), _wide(images.dtype)
-    on_numpy = isinstance(images, np.ndarray)
-    x = images.reshape(len(std), -1) if on_numpy else np.zeros((len(std), math.prod(images.shape[1:])), wide)
-    out, limits = (np.empty(x.shape, images.dtype), (0, high)) if on_numpy else (x, (-math.inf, math.inf))
-    std = std.astype(wide)
-    _by_images(lambda rows: _add_normals(x[rows], std[rows], seeds[rows], limits, out[rows]), x, 2**15)
-    if on_numpy:
-        return out.reshape(images.shape)
-    noise = xp.asarray(out.reshape(tuple(images.shape)), device=images.device)
+    seeds = (_uniforms(rng, len(std), 1)[:, 0] * 2**53).astype(np.uint64)
+    std = std.astype(_wide(images.dtype))
+    if isinstance(images, np.ndarray):
+        return _noisy(images, std, seeds, (0, high))
+    noise = _noisy(np.zeros(tuple(images.shape), std.dtype), std, seeds, (-math.inf, math.inf))
+    noise = xp.asarray(noise, device=images.device)
     return _as_dtype(xp, xp.clip(noise + xp.astype(images, noise.dtype), 0, high), images.dtype)
 
 # %% ../nbs/08_augmentation.ipynb #policy-draws
@@ -2409,8 +2414,8 @@ def _geometry(g, table, size):
 
 
 def _block_rows(n, pixels):
-    "Images of a block: all of a small batch, else one, which stays in the cache, and which `_warp_into` leaves whole."
-    return n if n * pixels < 2**17 else max(1, 2**14 // pixels)
+    "Images of a block: all of a small batch, else what stays in the cache."
+    return n if n * pixels < 2**17 else max(1, 2**16 // pixels)
 
 
 def _render(g, images, index, table, limits, finish=None):
@@ -2422,7 +2427,7 @@ def _render(g, images, index, table, limits, finish=None):
     def work(rows):
         part = None if table is None else {name: v if v is None else v[rows] for name, v in table.items()}
         given = images[index[rows]]
-        if g.keras_compat or given.dtype.name not in _DTYPES or not given.dtype.isnative:
+        if g.keras_compat or given.dtype.name not in _DTYPES:
             given = given.astype(g.dtype, copy=False)  # Keras does so to all when it gets them
         block(g, given, None if table is None else matrices[rows], part, limits, out[rows])
         if finish:
@@ -2432,12 +2437,13 @@ def _render(g, images, index, table, limits, finish=None):
     return out
 
 
-def _block(g, images, matrices, table, limits, out):
+def _block(g, images, matrices, table, limits, out, warped=None):
     "Images under their matrices, then with other colours, into `out`; as they are without a table."
     if table is None or (matrices == np.eye(3)).all():
         out[...] = images
     else:
-        _warp_into(images, matrices, out, g.interpolation_order, _FILL_NAMES.get(g.fill_mode, g.fill_mode), g.cval)
+        mode, warped = _FILL_NAMES.get(g.fill_mode, g.fill_mode), warped or _warp_block
+        warped(images, matrices, out, g.interpolation_order, mode, g.cval)
     if table is not None:
         _recolour(out, table["channel_shift_intensity"], table["brightness"], limits)
 
@@ -2447,7 +2453,7 @@ def _keras_warp(g, x, matrices, out):
     moved = (matrices != np.eye(3)).any((1, 2))
     if moved.any():
         found = np.empty(x.shape)
-        _warp_into(x.astype(np.float64), matrices, found, g.interpolation_order, g.fill_mode, g.cval)
+        _warp_block(x.astype(np.float64), matrices, found, g.interpolation_order, g.fill_mode, g.cval)
         out[...] = _keras_rounded(found, x.dtype)
     out[~moved] = x[~moved]
 
@@ -2762,7 +2768,7 @@ def _finished(g, images, index, table, limits, features=True):
     return batch.astype(g.dtype, copy=False)
 
 
-def _checked_table(parameters, n, others=False, names=(*_DRAWN, "epoch", "index")):
+def _checked_table(parameters, n, others, names=(*_DRAWN, "epoch", "index")):
     "The parameters as columns (n,); raises for what is no number and, unless `others` may come along, no known name."
     if not isinstance(parameters, dict):
         raise TypeError(f"transform_parameters must be a dict by name, got {type(parameters).__name__}")
@@ -2853,7 +2859,7 @@ class ImageDataGenerator:
         colour = table["brightness"] is not None or table["channel_shift_intensity"] is not None
         limits = (_now(self, "limits") or _value_range(images, self.high)) if colour else None
         found = np.empty(images.shape, np.float64 if images.dtype == np.float64 else np.float32)
-        _block(self, images, _geometry(self, table, images.shape[1:3]), table, limits, found)
+        _block(self, images, _geometry(self, table, images.shape[1:3]), table, limits, found, _warp_into)
         return _as_dtype(np, found, images.dtype).reshape(np.shape(x))
 
     def random_transform(

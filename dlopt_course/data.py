@@ -813,7 +813,7 @@ def _check_directory(directory) -> str:
     return os.fspath(directory)
 
 
-def _check_classes(classes, keras_compat: bool = False) -> list[str] | None:
+def _check_classes(classes, keras_compat: bool) -> list[str] | None:
     "The named classes, each once, and each the name of a folder; Keras takes the directory itself for a class, too."
     if classes is None or (keras_compat and isinstance(classes, (list, tuple)) and not len(classes)):
         return None

@@ -2,6 +2,7 @@
 
 import colorsys
 import math
+import tracemalloc
 from functools import cache
 
 import kornia
@@ -211,6 +212,49 @@ def test_turns_red_to_green():
     turns_red_to_green(augment)
 
 
+RANGED = [case for case in CASES if case[0] not in ("adjust_hue", "grayscale")] + [("equalize",), ("add_noise", 0.1)]
+
+
+def refuses_bright(module, names=tuple({case[0] for case in RANGED}), dtypes=("float32", "float64")):
+    "One value in one channel that is above `high`, by more than rounding, is an error that says so; less is none."
+    for name, *values in {case[0]: case for case in reversed(RANGED) if case[0] in names}.values():
+        values = [v for v in values if v is not None] + [np.random.default_rng(0)] * (name == "add_noise")
+        for dtype in dtypes:
+            for channel, high in ((0, 1.0), (1, 1.0), (2, 1.0), (0, 255.0)):
+                x = np.full((2, 5, 4, 3), 0.25 * high, dtype)
+                x[1, 2, 1, channel] = 1.0005 * high
+                getattr(module, name)(x, *values, high=high)
+                x[1, 2, 1, channel] = 1.003 * high
+                with pytest.raises(ValueError, match=f"must not exceed high, got values up to {1.003 * high:g}:"):
+                    getattr(module, name)(x, *values, high=high)
+            one = np.full((1, 4, 4, 1), 0.5, dtype)
+            one[0, 1, 1] = 1.5
+            if name != "adjust_saturation":  # grey images stay as they are
+                with pytest.raises(ValueError, match="must not exceed high, got values up to 1.5:"):
+                    getattr(module, name)(one, *values)
+
+
+def test_refuses_bright():
+    refuses_bright(augment)
+
+
+def refuses_endless(module, names=("autocontrast", "equalize"), dtypes=("float32", "float64")):
+    "What needs all values of a channel cannot have NaN or inf."
+    for name in names:
+        for dtype in dtypes:
+            for value in (np.nan, np.inf, -np.inf):
+                for channels in (1, 2, 3):
+                    x = photo(dtype, channels)
+                    x[1, 2, 2, -1] = value
+                    error = pytest.raises(ValueError, match="images must be finite for this, got nan or inf")
+                    with error, np.errstate(invalid="ignore"):  # which Python says and a kernel does not
+                        getattr(module, name)(x)
+
+
+def test_refuses_endless():
+    refuses_endless(augment)
+
+
 # One number for each image, channels, ranges
 
 
@@ -277,6 +321,20 @@ def test_nan_stays_where_it_is():
         assert bad.sum() <= 3
 
 
+def test_other_ranges_are_refused_on_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    x = np.zeros((8, 160, 160, 3), np.float32)
+    assert augment.adjust_brightness(x, 1.0).max() == 0
+    x[5, 3, 3, 1] = 2.0
+    for name, *arguments in [
+        ("adjust_brightness", 0.9),
+        ("adjust_saturation", 0.9),
+        ("channel_shift", np.zeros((8, 3))),
+    ]:
+        with pytest.raises(ValueError, match="images must not exceed high, got values up to 2"):
+            getattr(augment, name)(x, *arguments)
+
+
 # Libraries, layouts, threads
 
 
@@ -299,7 +357,7 @@ def test_every_library_gives_the_same(backend, dtype):
     near(to_numpy(noisy), as_unit(expected), dtype, rounding=1.0)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_layout_does_not_matter_and_nothing_is_changed(dtype):
     x = photo(dtype, 3, (10, 14))
     before, odd, frozen = x.copy(), x[:, ::-2, 1::2], np.array(x[:, ::-2, 1::2])
@@ -312,6 +370,18 @@ def test_layout_does_not_matter_and_nothing_is_changed(dtype):
             np.testing.assert_array_equal(found, expected)
             assert not np.shares_memory(found, images)
     np.testing.assert_array_equal(x, before)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_is_compiled(dtype, monkeypatch):
+    "The readable forms are for other libraries: on NumPy they take ten times as long and more."
+    for name in ("_greys", "_hue_turned", "_sharpened", "_contrasted", "_bits_cut", "_contrast_stretched", "_as_dtype"):
+        monkeypatch.setattr(augment, name, None)
+    x = photo(dtype)
+    for name, *values in CASES:
+        getattr(augment, name)(x, *scaled(name, [v for v in values if v is not None], dtype))
+    augment.add_noise(x, 0.1, np.random.default_rng(0))
+    augment.mixup(x, np.arange(4), np.random.default_rng(0), classes=4)
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
@@ -349,6 +419,27 @@ def test_adds_normal_noise():
     adds_normal_noise(augment)
 
 
+def noise_of_large_images(module):
+    "Drawn a piece at a time, it is what the generator gives in one piece, and takes no more room than a piece."
+    x = np.full((2, 90, 100, 3), 0.5, np.float32)
+    seeds = (np.random.default_rng(5).random((2, 1))[:, 0] * 2**53).astype(int)
+    keys = [np.random.Generator(np.random.Philox(key=int(seed))) for seed in seeds]
+    noise = np.stack([g.standard_normal(x.shape[1:], dtype=np.float32) for g in keys])
+    exact = np.clip(x + np.float32(0.1) * noise, 0, 1)
+    np.testing.assert_array_equal(module.add_noise(x, 0.1, np.random.default_rng(5)), exact)
+
+
+def test_noise_of_large_images():
+    noise_of_large_images(augment)
+    for dtype, limit in (("uint8", 1.3), ("float32", 1.1)):
+        x = np.zeros((1, 1000, 1000, 1), dtype)
+        tracemalloc.start()
+        augment.add_noise(x, 0.1, np.random.default_rng(0))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < limit * x.nbytes  # the result, and hardly more
+
+
 def test_noise_is_normal():
     "Kolmogorov's distance fails by chance in one of 10^6 seeds; this one is fixed."
     x = np.full((3, 50, 60, 3), 50.0)
@@ -377,6 +468,8 @@ BAD = [  # name, images, further arguments, options, what the error says
     ("adjust_brightness", photo()[0], (1.0,), {}, "image\\[None\\], got shape"),
     ("adjust_brightness", photo()[:0], (1.0,), {}, "must not be empty"),
     ("adjust_brightness", photo().astype(int), (1.0,), {}, "images must be of dtype"),
+    ("adjust_brightness", photo("float32").astype(">f4"), (1.0,), {}, "images must be of dtype .*, got >f4"),
+    ("adjust_hue", photo("uint16").astype(">u2"), (0.1,), {}, "images must be of dtype .*, got >u2"),
     ("adjust_brightness", "cat", (1.0,), {}, "images must be an array"),
     ("adjust_brightness", photo(), (-0.1,), {}, "factor must be 0 or more, got -0.1"),
     ("adjust_brightness", photo(), (math.nan,), {}, "factor must be 0 or more, got nan"),

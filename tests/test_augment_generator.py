@@ -157,7 +157,15 @@ def test_borders_of_scipy_equal_keras():
 
 WHOLE = [  # integers, and a value outside of the image, which some of them cannot hold
     (dtype, order, cval)
-    for dtype, order in (("int8", 1), ("uint8", 0), ("uint8", 1), ("uint16", 1), ("int32", 1), ("int64", 1), ("bool", 1))
+    for dtype, order in (
+        ("int8", 1),
+        ("uint8", 0),
+        ("uint8", 1),
+        ("uint16", 1),
+        ("int32", 1),
+        ("int64", 1),
+        ("bool", 1),
+    )
     for cval in ((-4.5, 70000.0) if dtype.startswith("u") else (-4.5,))
 ]
 
@@ -326,8 +334,12 @@ def prepares_as_keras(module):
         found = next(ours.flow(x, shuffle=False))
         assert found.dtype == np.float32
         assert_close(found, batch, rtol=2e-6, atol=1e-6)
-        assert_close(ours.standardize(x[0]).astype("f8"), np.broadcast_to(one, x[0].shape).astype("f8"), rtol=2e-6, atol=1e-6)
-    whole = module.ImageDataGenerator(preprocessing_function=lambda x: x.astype(np.uint8), rescale=0.5, keras_compat=True)
+        assert_close(
+            ours.standardize(x[0]).astype("f8"), np.broadcast_to(one, x[0].shape).astype("f8"), rtol=2e-6, atol=1e-6
+        )
+    whole = module.ImageDataGenerator(
+        preprocessing_function=lambda x: x.astype(np.uint8), rescale=0.5, keras_compat=True
+    )
     np.testing.assert_array_equal(next(whole.flow(BYTES, shuffle=False)), BYTES / np.float32(2))
     for function in (lambda x: x[:2], lambda x: x[..., :2], lambda x: x[None], np.ravel):
         with pytest.raises(ValueError, match=r"preprocessing_function must keep the shape \(7, 12, 3\), got"):
@@ -506,7 +518,9 @@ def calls_own_methods(module):
     assert_close(x[turned], BYTES[table["index"][turned], ::-1, ::-1].astype(np.float32), rtol=1e-5, atol=1e-3)
     np.testing.assert_array_equal(m[turned], BYTES[table["index"][turned], ::-1, ::-1, 0] // 100)
     for name in ("apply_transform", "random_transform"):
-        with pytest.raises(TypeError, match="masks cannot follow the apply_transform or random_transform of a subclass"):
+        with pytest.raises(
+            TypeError, match="masks cannot follow the apply_transform or random_transform of a subclass"
+        ):
             own(base, name)().flow(BYTES, masks=BYTES[..., 0])
         cut = type("Cut", (base,), {name: lambda self, x, *more: x[1:]})()
         with pytest.raises(ValueError, match=rf"{name} must keep the shape \(7, 12, 3\), got \(6, 12, 3\)"):
@@ -517,6 +531,11 @@ def calls_own_methods(module):
     centred = own(base, "apply_transform")(featurewise_center=True)
     centred.fit(BYTES, augment=True, seed=1)
     assert_close(centred.mean, BYTES.mean((0, 1, 2), dtype="f4").reshape(1, 1, -1) + 5, rtol=1e-5)
+    last = own(base, "standardize")(featurewise_center=True)
+    last.fit(BYTES)
+    assert_close(last.mean, BYTES.mean((0, 1, 2), dtype="f4").reshape(1, 1, -1), rtol=1e-5)
+    with pytest.raises(ValueError, match="a name in transform_parameters must be one of .* got 'noise'"):
+        last.apply_transform(PIXELS[0], {"noise": 1.0})
     outer, inner = own(base, "apply_transform")(**CLASSIC), base(**CLASSIC)
     with module._serving(outer, module.SampleStreams(1, 0, [4]), (0.0, 1.0)):
         drawn = outer.get_random_transform((7, 12, 3))
@@ -649,11 +668,21 @@ def refuses_to_save(module, root, tmp):
     "What could not be written later is refused at once."
     generator, two = module.ImageDataGenerator(), np.repeat(BYTES, 2, -1)
     for images, options, kind, message in (
-        (BYTES, {"save_to_dir": tmp / "nowhere"}, FileNotFoundError, "save_to_dir must be a folder that exists, got .*nowhere"),
+        (
+            BYTES,
+            {"save_to_dir": tmp / "nowhere"},
+            FileNotFoundError,
+            "save_to_dir must be a folder that exists, got .*nowhere",
+        ),
         (BYTES, {"save_format": "xyz"}, ValueError, "save_format must be a suffix that Pillow can write, .*got 'xyz'"),
         (BYTES, {"save_format": "psd"}, ValueError, "save_format must be a suffix that Pillow can write, .*got 'psd'"),
         (two[..., :2], {}, ValueError, "save_format='png' cannot hold images of 2 channels: .* got 2"),
-        (two[..., :4], {"save_format": "jpg"}, ValueError, "save_format='jpg' cannot hold images of 4 channels: .*RGBA"),
+        (
+            two[..., :4],
+            {"save_format": "jpg"},
+            ValueError,
+            "save_format='jpg' cannot hold images of 4 channels: .*RGBA",
+        ),
     ):
         with pytest.raises(kind, match=message):
             generator.flow(images, **{"save_to_dir": tmp} | options)
@@ -715,7 +744,7 @@ def misses_statistics(module):
                 next(gray.flow(x))
         gray.mean, gray.std = 3.0, np.arange(3)
         assert next(gray.flow(PIXELS)).shape == PIXELS.shape
-        for gray.mean, gray.std in ((3, np.ones((2, 1, 1, 3))), (3, np.ones(2))):
+        for gray.mean, gray.std in ((3, np.ones((1, 1, 1, 3))), (3, np.ones((1, 7, 3))), (3, np.ones(2))):
             with pytest.raises(ValueError, match="x must have the channels that fit saw, of a std"):
                 next(gray.flow(PIXELS))
 
@@ -962,7 +991,7 @@ def goes_by_number_too(module):
     for a, b in zip(next(again), first, strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.total_batches_seen == 9
-    assert repr(again) == "<NumpyArrayIterator of 13 samples>" if "keras" not in sys.modules else "13" in repr(again)
+    assert repr(again) == "<NumpyArrayIterator of 13 samples>"
     for wrong in (3, -1):
         with pytest.raises(IndexError, match="from 0 to 2"):
             iterator[wrong]
@@ -1106,9 +1135,10 @@ def test_standardised_batches():
 
 def fits_transformed(module):
     "With augment=True the statistics are those of an epoch of `flow` with the same seed, for each round."
-    generator = module.ImageDataGenerator(featurewise_std_normalization=True, rotation_range=90, fill_mode="constant")
+    moves = {"rotation_range": 90, "width_shift_range": 0.3, "height_shift_range": 0.3, "fill_mode": "constant"}
+    generator = module.ImageDataGenerator(featurewise_std_normalization=True, **moves)
     generator.fit(BYTES, augment=True, rounds=2, seed=5)
-    plain = module.ImageDataGenerator(rotation_range=90, fill_mode="constant").flow(BYTES, seed=5, shuffle=False)
+    plain = module.ImageDataGenerator(**moves).flow(BYTES, seed=5, shuffle=False)
     seen = np.concatenate([next(plain) for _ in range(2)]).astype(np.float64)
     assert_close(generator.mean[0, 0], seen.mean((0, 1, 2)).astype(np.float32), rtol=1e-6)
     assert_close(generator.std[0, 0], seen.std((0, 1, 2)).astype(np.float32), rtol=1e-6)
@@ -1225,7 +1255,7 @@ def skips_files(module, root):
         single = made(on_error="skip", batch_size=1, check=None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert len([next(single) for _ in range(2 * (single.n - 1))]) == 2 * (single.n - 1)
+            assert len([next(single) for _ in range(2 * single.n - 1)]) == 2 * single.n - 1
             assert single.epoch == 2
             broken = single.filepaths.index(str(path))
             np.testing.assert_array_equal(single[broken][0], single[(broken + 1) % single.n][0])
@@ -1374,7 +1404,11 @@ BAD_OPTIONS = [  # options, what the error says
     ({"keras_compat": True, "zoom_range": (1, 2, 3)}, TypeError, "zoom_range must be a pair"),
     ({"keras_compat": True, "brightness_range": (NAN, 1)}, ValueError, r"brightness_range\[0\] must be finite"),
     ({"keras_compat": True, "vertical_flip": "yes"}, TypeError, "vertical_flip must be True or False"),
-    ({"keras_compat": True, "fill_mode": "edge"}, ValueError, "fill_mode must be one of .* 'grid-constant', got 'edge'"),
+    (
+        {"keras_compat": True, "fill_mode": "edge"},
+        ValueError,
+        "fill_mode must be one of .* 'grid-constant', got 'edge'",
+    ),
 ]
 BAD_FLOWS = [  # options, arguments of flow, what the error says
     ({}, {"x": BYTES[0]}, ValueError, r"x must be \(n, h, w, c\), one image as image\[None\]"),

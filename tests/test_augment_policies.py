@@ -1,5 +1,6 @@
 """Erasing, mixing, policies, streams of random numbers and the data set: against torchvision, NumPy and by counting."""
 
+import copy
 import json
 import math
 import pickle
@@ -10,7 +11,7 @@ import torch
 from backends import BACKENDS, each_backend
 from scipy import stats
 from test_augment_color import HIGH, as_unit, from_torch, near, photo, to_torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from benchmarks.peers import torchvision_v2
 from dlopt_course import augment
@@ -524,6 +525,15 @@ BAD_POLICIES = [
     (lambda m: m.trivial_augment(photo()[0], np.random.default_rng(0)), "image\\[None\\]"),
     (lambda m: m.apply_operations(photo(), ([["Identity"]], [[0.0]])), "operations must be names and magnitudes"),
     (lambda m: m.apply_operations(photo(), (["Identity"] * 4, [0.0] * 4)), "operations must be names and magnitudes"),
+    *(
+        (
+            lambda m, name=name: m.apply_operations(photo("float32") * 255, ([["Rotate", name]] * 4, [[1.0, 0.0]] * 4)),
+            "images must not exceed high, got values up to .*: floats go to 1 unless high= says otherwise",
+        )
+        for name in augment._NAMES[6:]
+    ),
+    (lambda m: m.rand_augment(photo("float64") * 255, np.random.default_rng(0)), "images must not exceed high"),
+    (lambda m: m.trivial_augment(photo("float32") * 255, np.random.default_rng(0)), "images must not exceed high"),
     (lambda m: m.apply_operations(photo(), ([["Rotat"]] * 4, [[0.0]] * 4)), "operations must be among .* got 'Rotat'"),
 ]
 
@@ -681,6 +691,28 @@ def test_works_with_spawned_workers():
         np.testing.assert_array_equal(all_samples(loader)[0], expected_epoch(3, epoch))
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda data: pickle.loads(pickle.dumps(data))])
+def test_a_copy_reaches_its_workers(copied):
+    data = copied(augment.AugmentedDataset((PICTURES, TARGETS), noisy, seed=3))
+    loader = DataLoader(data, batch_size=5, num_workers=1, persistent_workers=True)
+    for epoch in (0, 2):
+        data.set_epoch(epoch)
+        np.testing.assert_array_equal(all_samples(loader)[0], expected_epoch(3, epoch))
+
+
+def test_a_sample_drawn_twice_is_one_picture_unless_the_data_hold_it_twice():
+    twice = [4, 4, 1, 4]
+    data = augment.AugmentedDataset((PICTURES, TARGETS), noisy, seed=3)
+    images, _ = next(iter(DataLoader(data, batch_size=4, sampler=twice)))
+    assert (images[0] == images[1]).all()
+    assert (images[0] == images[3]).all()
+    rows = Subset(TensorDataset(torch.asarray(PICTURES), torch.asarray(TARGETS)), twice)
+    images, targets = next(iter(DataLoader(augment.AugmentedDataset(rows, noisy, seed=3), batch_size=4)))
+    assert targets.tolist() == twice
+    assert (images[0] != images[1]).any()
+    assert (images[1] != images[3]).any()
+
+
 def gives_samples(module):
     "Without a loader: by index, from the end, as an iterator."
     data = module.AugmentedDataset((PICTURES, TARGETS), noisy, seed=1)
@@ -698,6 +730,9 @@ def gives_samples(module):
     data.set_epoch(0)
     data.set_epoch(4)
     assert data.epoch == 4
+    other = copy.deepcopy(data)
+    other.set_epoch(5)
+    assert (data.epoch, other.epoch, other._epoch.is_shared()) == (4, 5, True)
     np.testing.assert_array_equal(data[2][0], expected_epoch(1, 4)[2])
     batch = data.__getitems__([2, 7])
     np.testing.assert_array_equal(np.stack([image for image, _ in batch]), expected_epoch(1, 4)[[2, 7]])
@@ -761,6 +796,27 @@ def takes_torch_data_sets(module):
     np.testing.assert_array_equal(several[1][0], found[1][0])
 
 
+def takes_arrays_of_several_libraries(module):
+    "Each of images, targets and masks NumPy's or PyTorch's, or a list."
+    expected = module.AugmentedDataset((PICTURES, TARGETS, MASKS), turned, seed=1).__getitems__([3, 1])
+    for targets in (torch.asarray(TARGETS), TARGETS.tolist(), tuple(TARGETS.tolist()), TARGETS.astype(float).tolist()):
+        for masks in (MASKS, torch.asarray(MASKS)):
+            mixed = module.AugmentedDataset((PICTURES, targets, masks), turned, seed=1)
+            assert len(mixed) == N
+            for found, same in zip(mixed.__getitems__([3, 1]), expected, strict=True):
+                for a, b in zip(found, same, strict=True):
+                    np.testing.assert_array_equal(np.asarray(a), b)
+    tensors = module.AugmentedDataset((torch.asarray(PICTURES), TARGETS.tolist()), noisy, seed=1)
+    np.testing.assert_array_equal(tensors[4][0].numpy(), expected_epoch(1, 0)[4])
+    images, targets = next(iter(DataLoader(tensors, batch_size=5)))
+    assert images.shape == (5, *PICTURES.shape[1:])
+    assert targets.tolist() == TARGETS[:5].tolist()
+
+
+def test_takes_arrays_of_several_libraries():
+    takes_arrays_of_several_libraries(augment)
+
+
 def test_takes_torch_data_sets():
     takes_torch_data_sets(augment)
     loader = DataLoader(augment.AugmentedDataset(Pictures([(6, 7)] * N), noisy, seed=1), batch_size=3, num_workers=2)
@@ -801,7 +857,11 @@ BAD_DATA = [
     ((PICTURES, TARGETS[1:]), {}, "data must have one length, got 13 images, 12 targets"),
     ((PICTURES, TARGETS, MASKS[1:]), {}, "data must have one length, got 13 images, 13 targets, 12 masks"),
     ((PICTURES[0], TARGETS), {}, "image\\[None\\]"),
-    ((PICTURES, list(TARGETS)), {}, "targets must be an array"),
+    ((PICTURES, list(TARGETS)[1:]), {}, "data must have one length, got 13 images, 12 targets"),
+    ((PICTURES, ["cat"] * 13), {}, "targets must be numbers, got <U3"),
+    ((PICTURES, 5), {}, "targets must be an array"),
+    ((list(PICTURES), TARGETS), {}, "images must be an array"),
+    ((PICTURES, TARGETS, "masks"), {}, "masks must be an array"),
     (PICTURES, {}, "data must be arrays \\(images, targets\\) or a torch Dataset, got ndarray"),
     ("photos", {}, "got str"),
     ({1, 2}, {}, "got set"),

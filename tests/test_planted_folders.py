@@ -13,6 +13,7 @@ from test_image_folders import (
     FORMATS,
     UNSUPPORTED,
     Image,
+    bad_pixels,
     damaged,
     drafts,
     drafts_large_files,
@@ -28,6 +29,7 @@ from test_image_folders import (
     of_size,
     reads_batches,
     reads_odd_files,
+    reads_or_refuses,
     reads_resized,
     refuses_folders,
     refuses_options,
@@ -87,16 +89,17 @@ FOLDERS = in_folders(
     skips,
     refuses_folders,
 )
-CHECKS = in_folders(names_what_is_bad, looks_quickly, reads_odd, reads_batches, reports_everything_at_once)
+CHECKS = in_folders(looks_quickly, reports_everything_at_once, reads_batches, names_what_is_bad, reads_odd)
 PIXELS = in_folders(
-    reads_odd,
-    keeps_the_middle,
+    keeps_the_middle,  # what takes long comes last
     keeps_keras_middle,
+    lambda module, folder: refuses_options(module, write(folder, {"x.png": FORMATS["png"]}) / "x.png"),
+    lambda module, folder: reads_or_refuses(module, folder, bad_pixels(9)),
     scales_sixteen_bits,
     reads_batches,
     drafts_large_files,
-    lambda module, folder: refuses_options(module, write(folder, {"x.png": FORMATS["png"]}) / "x.png"),
-    drafts,
+    reads_odd,
+    lambda module, folder: drafts(module, folder, (1,), (1, 6)),
 )
 BATTERIES = {
     **dict.fromkeys(["ImageFolder", "ImageFolderError", "_shown", "_listed", "_hidden", "_inside", "_Scan"], FOLDERS),

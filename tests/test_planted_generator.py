@@ -8,6 +8,9 @@ import pytest
 from planted import definitions, load, survivors
 from test_augment_generator import (
     FLOWS,
+    SHAPES,
+    calls_own_methods,
+    calls_own_methods_as_keras,
     computes_in_float64,
     does_not_depend_on_the_batch,
     draws_as_keras,
@@ -24,18 +27,22 @@ from test_augment_generator import (
     misses_statistics,
     moves_masks,
     odd_images_as_keras,
+    prepares_as_keras,
     reads_folders,
     refuses_flows,
     refuses_folders,
     refuses_options,
+    refuses_to_save,
     refuses_transforms,
     saves_as_keras,
     skips_files,
     splits,
     standardizes,
     standardizes_as_keras,
+    takes_every_dtype,
     transforms_as_keras,
     transforms_folders_as_arrays,
+    transforms_integers_as_keras,
 )
 
 from dlopt_course import augment
@@ -51,7 +58,7 @@ def folder():
 
 def compiled(module):
     "The module with the kernels that are compiled already, which have planted errors of their own."
-    for name in ("_warp_into", "warp_masks"):
+    for name in ("_warp_into", "_warp_block", "warp_masks"):
         setattr(module, name, getattr(augment, name))
     return module
 
@@ -59,6 +66,9 @@ def compiled(module):
 def options(module):
     refuses_options(compiled(module))
     draws_its_parameters(module)
+    draws_as_keras(module)
+    transforms_as_keras(module, borders=["mirror", "grid-wrap", "grid-constant"], shapes=SHAPES[1:2])
+    flows_as_keras(module, [8, 9])
 
 
 def draws(module):
@@ -75,14 +85,17 @@ def renders(module):
     does_not_depend_on_the_batch(module)
     splits(module)
     flows_as_keras(module, [0])
+    takes_every_dtype(module)
 
 
 def ranges(module):
     keeps_ranges(compiled(module))
     makes_its_images(module)
+    takes_every_dtype(module)
 
 
 def keras_renders(module):
+    transforms_integers_as_keras(compiled(module))
     transforms_as_keras(compiled(module), dtypes=("float32", "uint8"))
     flows_as_keras(module, [0])
     odd_images_as_keras(module)
@@ -99,6 +112,7 @@ def statistics(module):
     makes_its_images(module, which=[10])
     fits_transformed(module)
     standardizes_as_keras(module)
+    prepares_as_keras(module)
 
 
 def batches(module):
@@ -112,6 +126,7 @@ def arrays(module):
     gives_targets(module)
     splits(module)
     moves_masks(module)
+    calls_own_methods(module)
     flows_as_keras(module, range(2, len(FLOWS)))
 
 
@@ -123,16 +138,25 @@ def folders(module):
     folders_as_keras(module, folder())
 
 
+def subclasses(module):
+    calls_own_methods(compiled(module))
+    calls_own_methods_as_keras(module, folder())
+    moves_masks(module)
+    does_not_depend_on_the_batch(module)
+
+
 def everything(module):
     refuses_transforms(compiled(module))
     has_kerass_defaults(module)
     computes_in_float64(module)
-    for battery in (options, renders, keras_renders, statistics, arrays, batches, folders, saving):
+    for battery in (options, renders, keras_renders, statistics, arrays, batches, folders, saving, subclasses):
         battery(module)
 
 
 def iterators(module):
     saving(module)
+    skips_files(module, tempfile.mkdtemp())
+    calls_own_methods_as_keras(module, folder())
     goes_by_number_too(module)
     flows_as_keras(module, [0, 1, 2, 3])
     splits(module)
@@ -143,10 +167,12 @@ def iterators(module):
 def keras_statistics(module):
     misses_statistics(compiled(module))
     standardizes_as_keras(module)
+    calls_own_methods_as_keras(module, folder())
 
 
 def saving(module):
-    saves_as_keras(compiled(module), folder(), tempfile.mkdtemp())
+    refuses_to_save(compiled(module), folder(), Path(tempfile.mkdtemp()))
+    saves_as_keras(module, folder(), tempfile.mkdtemp())
 
 
 BATTERIES = {
@@ -156,20 +182,29 @@ BATTERIES = {
     **dict.fromkeys(
         ("_optional", "_function", "_one_of", "_channels_last", "_float_type", "_checked_options"), options
     ),
+    **dict.fromkeys(("_any_number", "_truth", "_keras_shift_range", "_keras_zoom_range"), options),
     **dict.fromkeys(("_shifts", "_parameters"), draws),
     **dict.fromkeys(("_Columns", "_keras_shift", "_keras_drawn", "_keras_table"), keras_draws),
     **dict.fromkeys(("_geometry", "_render", "_block"), renders),  # _block_rows decides how much is done at a time
     **dict.fromkeys(("_value_range", "_recolour"), ranges),
     "_keras_pillow": pillow,
-    **dict.fromkeys(("_keras_warp", "_keras_brightness", "_keras_block", "_keras_apply"), keras_renders),
+    **dict.fromkeys(
+        ("_keras_rounded", "_keras_warp", "_keras_brightness", "_keras_block", "_keras_apply"), keras_renders
+    ),
     **dict.fromkeys(
         ("_fitted", "_standardize_samples", "_standardize_features", "_preprocessed", "_prepared"), statistics
     ),
-    **dict.fromkeys(("_fit", "_moments", "_whitening"), statistics),
+    **dict.fromkeys(("_fit", "_moments", "_whitening", "_check_seen", "_of_shape"), statistics),
+    **dict.fromkeys(
+        ("_own", "_transforms_itself", "_Now", "_serving", "_now", "_own_table", "_own_column"), subclasses
+    ),
+    **dict.fromkeys(("_own_transformed", "_own_standardized"), subclasses),
+    "_real_images": renders,
     **dict.fromkeys(("_as_batch", "_table_of", "_finished", "_checked_table", "ImageDataGenerator"), everything),
-    **dict.fromkeys(("_made", "_also", "_seed_of", "_part_of", "_shared"), everything),
+    **dict.fromkeys(("_made", "_also", "_keras_dataset", "_seed_of", "_part_of", "_shared"), everything),
     "_Iterator": iterators,
-    "_keras_fit": keras_statistics,
+    **dict.fromkeys(("_keras_fit", "_keras_round"), keras_statistics),
+    "_check_saving": saving,
     **dict.fromkeys(
         ("_lengths", "_check_class_split", "_checked_masks", "_images_and_others", "_array_sources"), arrays
     ),
@@ -179,6 +214,7 @@ BATTERIES = {
 SPEED = "how much is done at a time, or by whom, changes no number"
 WARNING = "which line a warning points to"
 LENGTH = "NumPy takes any negative number for the length that is left over"
+TRIED = "any image of so many channels will do"
 EQUIVALENT = {  # function, planted change: why it changes nothing that anybody could see
     ("_checked_options", "4  ->  5  in  stacklevel=4"): WARNING,
     ("_fitted", "4  ->  5  in  stacklevel=4"): WARNING,
@@ -196,13 +232,22 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_standardize_features", "1  ->  2  in  -1"): LENGTH,
     ("_prepared", "1  ->  2  in  max(rounds, 1)"): "the same images twice have the same mean and deviation",
     ("_prepared", "256  ->  257  in  -len(images) // 256"): SPEED,
-    ("_prepared", "3  ->  4  in  1:3"): "of the size only height and width are used",
     ("_moments", "0.0  ->  1.0  in  (0, 0.0, 0.0)"): "a mean of no numbers has no weight",
     ("_fit", "1  ->  2  in  -1"): LENGTH,
     ("_fit", "1  ->  2  in  -1  (2)"): LENGTH,
     ("_keras_fit", "1  ->  2  in  -1"): LENGTH,
     ("_keras_fit", "1  ->  2  in  -1  (2)"): LENGTH,
-    ("_keras_fit", "3  ->  4  in  1:3"): "of the size only height and width are used",
+    ("_keras_shift_range", "0  ->  1  in  value < 0"): "a float from 0 to 1 is itself either way, and 0 no shift",
+    ("_check_seen", "0  ->  1  in  getattr(g, name) if getattr(g, name) is not None else 0"): "only the shape is used",
+    ("_real_images", "0  ->  1  in  np.uint8(0)"): "only shape and dtype are looked at",
+    ("_keras_round", "3  ->  4  in  1:3"): "of the size only height and width are used",
+    ("_keras_round", "3  ->  4  in  :3"): "for a standardize of its own the same, image by image",
+    ("_transforms_itself", "3  ->  4  in  bool(g.keras_compat):3"): "the same, image by image",
+    ("_table_of", "2  ->  3  in  :2"): "of the size only height and width are used",
+    ("_finished", "False  ->  True  in  copy=False"): SPEED,
+    ("_check_saving", "1  ->  2  in  (1, 1, channels)"): TRIED,
+    ("_check_saving", "1  ->  2  in  (1, 1, channels)  (2)"): TRIED,
+    ("_check_saving", "True  ->  False  in  _keras_pillow(np.zeros((1, 1, channels)), True)"): TRIED,
     ("_whitening", "1  ->  2  in  -1"): LENGTH,
     (
         "_seed_of",
@@ -212,7 +257,6 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("_part_of", "1  ->  2  in  (split, 1)"): "there is nothing after the last sample",
     ("ImageDataGenerator", "-2  ->  2"): "of four axes the third is the last but one",
     ("_Iterator", "2  ->  3  in  :2"): "of the size only height and width are used",
-    ("_Iterator", "2  ->  3  in  :2  (2)"): "of the size only height and width are used",
 }
 
 
