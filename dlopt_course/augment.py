@@ -373,7 +373,7 @@ def _pick(images, places, cval, out):
 
 # %% ../nbs/08_augmentation.ipynb #warp-blocks
 _MODES = {name: code for code, name in enumerate(_FILL_MODES)}
-_BLOCK = 2**17  # values that are worked on at a time
+_BLOCK = 2**18  # values that are worked on at a time
 
 
 def _rows_together(n, values, block=None):
@@ -2414,8 +2414,8 @@ def _geometry(g, table, size):
 
 
 def _block_rows(n, pixels):
-    "Images of a block: all of a small batch, else what stays in the cache."
-    return n if n * pixels < 2**17 else max(1, 2**16 // pixels)
+    "Images of a block: so many that waking a thread pays, and no more than stay in the cache."
+    return -(-n // -(-n * pixels // 2**19))
 
 
 def _render(g, images, index, table, limits, finish=None):
