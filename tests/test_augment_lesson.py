@@ -159,3 +159,35 @@ def test_the_recording_of_digits():
         column = names["recorded_sizes"].index(row["images"])
         rights = names["recorded_digits"][row["augmentation"]][column]
         np.testing.assert_allclose(np.array(rights) / 797, row["accuracy"], rtol=1e-12)
+
+
+def ratios(name: str, peer: str, ours: str = "ours", **of_sample) -> list[float]:
+    "The medians of peer / ours in the samples of a recording, by side."
+    samples = json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))["raw"]["samples"]
+    chosen = [s for s in samples if all(s[key] == value for key, value in of_sample.items())]
+    pairs = [(s["side"], s["seconds"][ours], s["seconds"][peer]) for s in chosen]
+    return [float(np.median(np.divide(theirs, mine))) for _, mine, theirs in sorted(pairs)]
+
+
+def test_the_ratios_of_speed_are_those_recorded():
+    text = cell("cost")
+    for peer, said in (("OpenCV", "0.7 to 1.2"), ("torchvision", "2.0 to 6.4")):
+        found = ratios("augment", peer, operation="affine", threads=1)
+        assert f"{min(found):.1f} to {max(found):.1f}" == said
+        assert f"{said} times as fast as {peer}" in text
+    pipeline = ratios("generator", "keras", "right", source="memory", dtype="uint8", threads=1)
+    assert (
+        "{:.1f} times as fast as Keras's generator with 32x32 pixels, {:.1f} with 128x128 and {:.1f} with".format(
+            *pipeline
+        )
+        in text
+    )
+    (folder,) = ratios("generator", "keras", "right", source="folder", threads=1)
+    assert f"files: {folder:.1f} times as fast as Keras's" in text
+    mirrored = [
+        r
+        for d in ("uint8", "float32")
+        for r in ratios("augment", "torchvision", operation="horizontal flip", dtype=d, threads=1)
+    ]
+    assert "mirrors up to three times faster" in text
+    assert 3 <= round(1 / min(mirrored), 1) < 3.3

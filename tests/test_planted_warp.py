@@ -178,8 +178,8 @@ def moves(module):
 
 def crops(module):
     by_python(module)
-    shapes = ((2, 3, 17, 3), (1, 2, 5, 3), (1, 2, 17, 2), (2, 3, 8, 3), (1, 2, 8, 2), (1, 2, 8, 4), (1, 1, 4, 3))
-    for shape, dtype in [*((shape, "uint8") for shape in shapes), ((2, 2, 8, 3), "float32")]:
+    shapes = ((2, 3, 17, 3), (1, 2, 5, 3), (1, 2, 17, 2), (2, 3, 8, 3), (1, 2, 8, 2), (1, 2, 8, 4), (1, 1, 16, 3))
+    for shape, dtype in [((2, 2, 8, 3), "float32"), *((shape, "uint8") for shape in shapes)]:
         x = pictures(shape, dtype)
         for y in (x, torch.from_numpy(x)):
             np.testing.assert_array_equal(module.hflip(y), x[:, :, ::-1])
@@ -380,7 +380,7 @@ EQUIVALENT = {  # function: planted change, and why nobody could see it
     },
     "_taps": {"1  ->  2  in  n - 1  (4)": "the last pixel is its own mirror image"},
     "_dtype_name": {"1  ->  2  in  str(dtype).rsplit('.', 1)": "the last part is taken"},
-    "_mirror_rows": {"3  ->  4  in  channels == 3": WRITTEN_OUT},
+    "hflip": {"sys.byteorder == 'little'  ->  sys.byteorder != 'little'": "the other kernel gives the same"},
     "_plain": {
         "images.flags.c_contiguous and images.flags.writeable  ->  "
         "images.flags.c_contiguous or images.flags.writeable": "Python does what numba would have to compile anew"

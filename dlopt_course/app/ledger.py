@@ -9,7 +9,14 @@ from rich.table import Table
 
 from dlopt_course.core import CLAIM_MIME, write_atomic
 
-LIBRARIES = {"torch": "PyTorch", "sklearn": "scikit-learn", "scipy": "SciPy", "finite": "finite differences"}
+LIBRARIES = {
+    "torch": "PyTorch",
+    "sklearn": "scikit-learn",
+    "scipy": "SciPy",
+    "keras": "Keras",
+    "torchvision": "torchvision",
+    "finite": "finite differences",
+}
 
 
 def counted(claim: dict) -> bool:
