@@ -3299,8 +3299,7 @@ class AugmentedDataset:
     """A data set for torch.utils.data.DataLoader whose samples are transformed, each by its own random numbers.
 
     Sample i of epoch e is the same in every batch, order and worker: transform gets `SampleStreams(seed, e, [i, …])`.
-    A sampler with replacement therefore repeats a picture within an epoch, unless `data` hold the sample repeatedly,
-    as `Subset(data, rows)` does: what counts is the place in `data`."""
+    A sampler that draws i twice in an epoch gets one picture twice, unless `data` holds it twice: `Subset(data, rows)`."""
 
     def __init__(
         self,

@@ -398,9 +398,11 @@ def test_every_dtype():
 def test_other_dtypes_are_not_copied():
     images = np.zeros((2000, 32, 32, 3), np.int64)
     for compat in (False, True):
+        flow = ImageDataGenerator(**CLASSIC, keras_compat=compat).flow(images, batch_size=16, seed=1)
+        next(flow)  # compiles
         tracemalloc.start()
         try:
-            next(ImageDataGenerator(**CLASSIC, keras_compat=compat).flow(images, batch_size=16, seed=1))
+            next(flow)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
