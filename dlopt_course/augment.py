@@ -81,6 +81,17 @@ def _dtype_name(dtype):
     return str(dtype).rsplit(".", 1)[-1].rstrip("'>")
 
 
+def _wide(dtype):
+    "The dtype to compute with: float32 holds every uint8, float64 every uint16."
+    return "float32" if _dtype_name(dtype) in ("uint8", "float32") else "float64"
+
+
+def _plain(images):
+    "Contiguous and writeable: others would be compiled for anew."
+    good = images.flags.c_contiguous and images.flags.writeable
+    return images if good else np.array(images, order="C")
+
+
 def _check_images(images, name="images"):
     "The namespace; raises unless these are (n, h, w, c), of one of the four dtypes, and not empty."
     xp = check_arrays(**{name: images})
@@ -209,7 +220,7 @@ def _taps(xp, c, n, order, fill_mode):
 def _warp_array(xp, images, matrices, order, fill_mode, cval, size):
     "Every output pixel is a mean of four input pixels, weighted by how near they are; any array library."
     n, h, w, c = images.shape
-    wide = xp.float64 if _dtype_name(images.dtype) in ("uint16", "float64") else xp.float32
+    wide = getattr(xp, _wide(images.dtype))
     m = xp.asarray(matrices, device=images.device)[:, :, :, None, None]
     row = xp.arange(size[0], dtype=xp.float64, device=images.device)[None, :, None]
     column = xp.arange(size[1], dtype=xp.float64, device=images.device)[None, None, :]
@@ -385,8 +396,7 @@ def _rows_together(n, values, block=None):
 def _ready(images, dtype, mode, cval):
     "The images as the kernel reads them: contiguous, of the dtype; in the last three modes with a margin of a pixel."
     if mode < 4:
-        same = images.dtype == dtype and images.flags.c_contiguous and images.flags.writeable  # else compiled anew
-        return images if same else np.array(images, dtype, order="C")
+        return _plain(images) if images.dtype == dtype else np.array(images, dtype, order="C")
     n, h, w, c = images.shape
     x = np.empty((n, h + 2, w + 2, c), dtype)
     x[:, 1:-1, 1:-1] = images
@@ -402,20 +412,15 @@ def _found_places(matrices, images, out, order, mode):
     "Where each output pixel is read, and its weights: for one matrix or for many."
     n, h, w, c = images.shape
     shape = len(matrices), *out.shape[1:3]
-    wide, places = _computed_in(out.dtype), np.empty(shape, np.uint32)
+    wide, places = np.dtype(_wide(out.dtype)), np.empty(shape, np.uint32)
     u, v = (np.empty(shape if order else (shape[0], shape[1], 0), wide) for _ in range(2))
     _places(matrices, h, w, mode, order, int(order and mode >= 4), c, places, u, v)
     return places, u, v
 
 
-def _computed_in(dtype):
-    "The floating-point type to compute in."
-    return dtype if dtype.kind == "f" else np.dtype("f8" if dtype == np.uint16 else "f4")
-
-
 def _interpolated(images, places, out, mode, cval):
     "A block of `_warp_into` for order 1."
-    wide = _computed_in(out.dtype)
+    wide = np.dtype(_wide(out.dtype))
     result = out if out.dtype == wide else np.empty(out.shape, wide)
     _mean_of_four(_ready(images, wide, mode, cval), *places, result)
     if result is not out:
@@ -599,12 +604,6 @@ def _windows(images, rows, columns, cval, out):
                     line[b * channels + k] = pixels[begin + at] if at >= 0 else cval
 
 
-def _plain(images):
-    "Contiguous and writeable: others would be compiled for anew."
-    good = images.flags.c_contiguous and images.flags.writeable
-    return images if good else np.array(images, order="C")
-
-
 def _bits(x):
     "The same memory as unsigned integers: to copy them, the kernels need not know what they mean."
     return x.view(f"u{x.dtype.itemsize}")
@@ -699,7 +698,7 @@ def _resample(images, boxes, antialias, zero, half, out):
 
 def _resized(images, boxes, size, antialias):
     "The boxes (n, 4) of NumPy images in a new size."
-    dtype, wide = images.dtype, np.float64 if images.dtype.name in ("uint16", "float64") else np.float32
+    dtype, wide = images.dtype, getattr(np, _wide(images.dtype))
     half = wide(0.5 if dtype.kind == "u" else 0.0)
     out = np.empty((len(images), *size, images.shape[3]), dtype)
     kernel = lambda x, box, y: _resample(x, box, antialias, np.zeros(1, wide), half, y)  # noqa: E731
@@ -717,7 +716,7 @@ def _tent(size, target, antialias):
 
 def _resize_array(xp, images, size, antialias):
     "Rows and columns mixed by two matrices; any array library."
-    wide = xp.float64 if _dtype_name(images.dtype) in ("uint16", "float64") else xp.float32
+    wide = getattr(xp, _wide(images.dtype))
     down, across = (_tent(images.shape[i + 1], size[i], antialias) for i in range(2))
     down, across = (xp.asarray(m, dtype=wide, device=images.device) for m in (down, across))
     x = xp.permute_dims(xp.astype(images, wide), (0, 3, 1, 2))
@@ -1038,11 +1037,6 @@ def _each_image(name, value, n, *rule):
     return numbers
 
 
-def _wide(dtype):
-    "The dtype to compute with: float32 holds every uint8, float64 every uint16."
-    return "float32" if _dtype_name(dtype) in ("uint8", "float32") else "float64"
-
-
 def _recolor(images, columns, kernel, readable, high=math.inf, channels=None, limit=None):
     """New images. `columns` are numbers: each one for all images, (n,), or (n, c) for their channels too.
 
@@ -1065,15 +1059,10 @@ def _recolor(images, columns, kernel, readable, high=math.inf, channels=None, li
 
 def _compiled(images, numbers, kernel, shape):
     "What the kernel makes of the images, block by block, on threads."
-    x, out = _plain_pixels(images), np.empty(shape, images.dtype)
+    x, out = _plain(images), np.empty(shape, images.dtype)
     if any(_by_images(lambda rows: kernel(x[rows], numbers[rows], out[rows]), x)):
         _refuse_bright(x.max())
     return out
-
-
-def _plain_pixels(images):
-    "The images, copied where they are read-only or not contiguous: a kernel would be compiled anew for them."
-    return images if images.flags.c_contiguous and images.flags.writeable else np.array(images, order="C")
 
 
 def _by_images(work, images, at_once=_AT_ONCE):
@@ -1137,7 +1126,7 @@ def _channel_sums(images, sums, out):
 def _channel_means(images):
     "(n, c) float64, of images that are `_fast`."
     n, h, w, c = images.shape
-    x, out = _plain_pixels(images), np.zeros((n, c))
+    x, out = _plain(images), np.zeros((n, c))
     _by_images(lambda rows: _channel_sums(x[rows], np.zeros(32 * c), out[rows]), x)
     return out / (h * w)
 
@@ -1208,7 +1197,7 @@ def _mixed(images, weight):
     if not _fast(images):
         x = xp.astype(images, getattr(xp, _wide(images.dtype)))
         return _as_dtype(xp, weight * x + (1 - weight) * _before(x), images.dtype)
-    x, out = _plain_pixels(images), np.empty(images.shape, images.dtype)
+    x, out = _plain(images), np.empty(images.shape, images.dtype)
     half = 0.0 if _top(images) is None else 0.5  # what is cut off after adding it is rounded
     numbers = np.array([weight, 1 - weight, half], _wide(images.dtype))
 
@@ -1758,7 +1747,7 @@ def autocontrast(
     if not _fast(images) or c not in (1, 3):
         _check_range(images, high, finite=True)
         return _recolor(images, (high,), None, _contrast_stretched, high)
-    x, numbers = _plain_pixels(images), np.empty((n, 3 * c + 2), _wide(images.dtype))
+    x, numbers = _plain(images), np.empty((n, 3 * c + 2), _wide(images.dtype))
     numbers[:, -2:] = high, 0.0 if _top(images) is None else 0.5
 
     def work(rows):
@@ -1819,7 +1808,7 @@ def _even(images, scale, unit, out):
     "`equalize` of a block: in steps of `unit`. torchvision's `scale`, a bit less than 256, puts v / 255 into step v."
     counts = np.zeros((images.shape[3], 256), np.int64)
     if images.dtype == np.uint8:
-        _equalized(_plain_pixels(images), counts, out)
+        _equalized(_plain(images), counts, out)
         return
     _check_range(images, 255.999 / scale, finite=True)
     steps = np.clip(images * scale, 0, 255).astype(np.uint8)

@@ -129,12 +129,12 @@ def adjusts_in_blocks(module):
     seen.clear()
     module._by_images(lambda rows: seen.append((rows.start, rows.stop)), x, 4 * x[0].size)
     assert seen == [(0, 4)]
-    assert module._plain_pixels(x).flags.writeable
-    backward = module._plain_pixels(x[:, ::-1])
+    assert module._plain(x).flags.writeable
+    backward = module._plain(x[:, ::-1])
     assert backward.flags.c_contiguous
     np.testing.assert_array_equal(backward, x[:, ::-1])
     own = x.copy()
-    assert module._plain_pixels(own) is own
+    assert module._plain(own) is own
     np.testing.assert_array_equal(module.adjust_brightness(x, 0.5), expected)
 
 
@@ -329,7 +329,7 @@ def data_set(module):
 
 
 GROUPS = {
-    all_colors: "_fast _top _checked _high _each_image _wide _recolor _compiled _plain_pixels _by_images",
+    all_colors: "_fast _top _checked _high _each_image _wide _recolor _compiled _plain _by_images",
     stretching: "_stretch _stretch_colors _stretched",
     shifts: "adjust_brightness channel_shift",
     contrast: "adjust_contrast _contrasted _channel_sums _channel_means _fit_ends autocontrast _contrast_stretched",

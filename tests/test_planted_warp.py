@@ -81,7 +81,7 @@ def warps(module):
     "Each form against SciPy, in all modes."
     by_python(module)
     refuse(module)
-    assert [module._computed_in(np.dtype(d)) for d in DTYPES] == [np.float32, np.float64, np.float32, np.float64]
+    assert [np.dtype(module._wide(np.dtype(d))) for d in DTYPES] == [np.float32, np.float64, np.float32, np.float64]
     for x, m, order, mode, size, expected in CASES:
         for module._BLOCK in (2**17, 30)[: len(x)]:  # values: together, or each for itself
             found = module.warp(x, m, order=order, fill_mode=mode, cval=0.3, output_size=size)
@@ -280,7 +280,7 @@ BATTERIES = {
         "_interpolated",
         "_nearest",
         "_found_places",
-        "_computed_in",
+        "_wide",
         "_warp_into",
         "_warp_block",
         "warp",
