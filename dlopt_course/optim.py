@@ -741,7 +741,7 @@ class _Group(NamedTuple):
         if not self.spans:
             x = arrays[self.names[0]]
             return x.reshape(-1) if self.flat else x
-        out = _scratch(key, self.spans[-1].stop, self.params[0].dtype)
+        out = _scratch(key, self.spans[-1].stop, arrays[self.names[0]].dtype)
         return np.concatenate([arrays[name].reshape(-1) for name in self.names], out=out)
 
     def checks(self, grads, compiled):

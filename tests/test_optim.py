@@ -779,6 +779,24 @@ def test_a_restored_state_goes_on_bit_for_bit(case, way, save, use, tmp_path):
     assert identical(saved, as_saved)
 
 
+def test_a_restored_state_keeps_its_own_precision():
+    "Also where it is finer than the parameters', and small arrays are joined."
+    kept = Rule(
+        lambda p: {"sum": np.zeros(p.shape, np.float32)},
+        lambda g, state, p: (-g, {"sum": state["sum"] + np.float32(1e-4) * g.astype(np.float32)}),
+    )
+
+    def started():
+        return Optimizer({"a": np.ones(3, np.float16), "b": np.ones((2, 2), np.float16)}, kept)
+
+    first, second = started(), started()
+    for _ in range(3):
+        first.step({"a": np.full(3, 0.3, np.float16), "b": np.full((2, 2), 0.7, np.float16)})
+    second.load_state_dict(first.state_dict())
+    assert {x.dtype for x in second.state_dict().values()} == {np.dtype(np.float32)}
+    assert identical(second.state_dict(), first.state_dict())
+
+
 @pytest.mark.parametrize("case", REPRESENTATIVE, ids=lambda c: c.name)
 def test_a_state_does_not_depend_on_blocks(case, use):
     start, every = PROBLEMS[case.problem]
