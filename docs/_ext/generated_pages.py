@@ -18,7 +18,7 @@ from sphinx.errors import ExtensionError
 
 EQUATION = re.compile(r"\$\$\s*\(([\w:-]+)\)|^:label:\s*(\S+)", re.MULTILINE)
 TARGET = re.compile(r"^\(([\w:-]+)\)=", re.MULTILINE)
-REFERENCE = ["api/index", "claims", "benchmarks", "conventions", "changelog"]
+REFERENCE = ["api/index", "claims", "benchmarks", "conventions", "distributed", "changelog"]
 
 
 def setup(app):
