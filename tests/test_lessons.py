@@ -126,7 +126,7 @@ def test_public_functions_say_what_they_take_and_return(path):
     module = __import__(f"dlopt_course.{path.stem}", fromlist=["*"])
     for name in module.__all__:
         thing = getattr(module, name)
-        if getattr(thing, "__module__", None) != module.__name__:
+        if getattr(thing, "__module__", None) != module.__name__ or not callable(thing):
             continue  # a constant
         assert thing.__doc__, f"{name} has no docstring"
         assert len(thing.__doc__.strip().splitlines()) <= 4, f"{name}: at most four lines"

@@ -47,10 +47,11 @@ class Outcome:
 
 def surroundings(course: Settings) -> dict:
     "What the results of every lesson depend on: the package's code, the settings, the device, the versions."
-    code = sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("app/exercises/*.py"), *PACKAGE.glob("app/widgets/*")])
+    shown = ["*.py", "app/exercises/*.py", "app/widgets/*", "app/recordings.py", "app/recorded/*"]
+    code = sorted(file for pattern in shown for file in PACKAGE.glob(pattern) if file.is_file())
     names = sorted(r.name for r in requirements()[1])
     return {
-        "package": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in code if f.is_file()},
+        "package": {str(f.relative_to(PACKAGE)): hashlib.sha256(f.read_bytes()).hexdigest() for f in code},
         "settings": {k: str(v) for k, v in asdict(course).items()},
         "versions": {"python": platform.python_version()} | {name: version(name) for name in names},
         "device": device_name(course.device),
