@@ -15,6 +15,8 @@ from benchmarks.peers import keras_image
 from dlopt_course import losses
 from dlopt_course.app.widgets import HERE, widget
 from dlopt_course.augment import affine_matrix
+from dlopt_course.gpu import DEVICES, cost_of, predict_seconds, roofline
+from dlopt_course.parallel import partition, rounds
 
 THEMES = {  # background and text: Sphinx, JupyterLab and VS Code, light and dark
     "site light": ("#ffffff", "#222832"),
@@ -816,6 +818,154 @@ def test_presets_show_the_rules(show):
     assert host.get_by_role("radio", name="ours").is_checked()
 
 
+# ---------------------------------------------------------------- ring all-reduce
+
+
+def explore_ring(host, workers, numbers):
+    """The rows, the cells and the curves' heights in bytes after every step."""
+    collect = """(host, [workers, numbers, steps]) => Array.from({ length: steps + 1 }, (_, step) => {
+        for (const [name, value] of Object.entries({ workers, numbers, step })) host.set(name, value);
+        const rows = [...host.shadowRoot.querySelectorAll("tr[id]")].filter(row => !row.hidden);
+        const held = [...host.shadowRoot.querySelectorAll("[data-held]")].map(cell => cell.dataset.held.split(","));
+        const words = host.shadowRoot.querySelector("#outcome").textContent;
+        const dots = [...host.shadowRoot.querySelectorAll("circle")].map(dot => +dot.getAttribute("cy"));
+        const numbersOf = row => ["start", "stop", "target", "total"].map(name => +row.dataset[name]);
+        return [rows.map(numbersOf), held, words, dots];
+    })"""
+    return host.evaluate(collect, [workers, numbers, 2 * (workers - 1)])
+
+
+def applied(algorithm, workers, numbers):
+    """After every round of the library: the messages, the bytes sent so far, and the ranks whose numbers are where."""
+    held = np.zeros((workers, numbers, workers), bool)
+    held[np.arange(workers), :, np.arange(workers)] = True
+    total = np.zeros(workers, int)
+    for step in rounds(algorithm, workers, numbers):
+        before = held.copy()
+        for source, target, start, stop in zip(step.source, step.target, step.start, step.stop, strict=True):
+            part = slice(start, stop)
+            held[target, part] = before[source, part] | (before[target, part] if step.add else False)
+            total[source] += 8 * (stop - start)
+        yield step, total.copy(), held.copy()
+
+
+@pytest.mark.parametrize(("workers", "numbers"), [(2, 2), (3, 7), (4, 32), (5, 64), (6, 13)])
+def test_ring_is_that_of_the_library(show, workers, numbers):
+    host = show(widget("ring-all-reduce")).locator("ring-all-reduce")
+    shown = explore_ring(host, workers, numbers)
+    assert shown[0][2].startswith("Before the first")
+    chunks = [c.start for c in partition(numbers, workers)]
+    for (rows, cells, words, _), (step, total, held) in zip(shown[1:], applied("ring", workers, numbers), strict=True):
+        order = np.argsort(step.source)
+        expected = np.stack([step.start, step.stop, step.target], axis=1)[order]
+        np.testing.assert_array_equal(np.array(rows)[:, :3], expected)
+        np.testing.assert_array_equal(np.array(rows)[:, 3], total)
+        assert ("the receiver adds" in words) == step.add
+        found = np.array([[str(r) in cell for r in range(workers)] for cell in cells])
+        np.testing.assert_array_equal(found, held[:, chunks].reshape(-1, workers))
+    assert "Every worker now holds the whole sum" in shown[-1][2]
+
+
+@pytest.mark.parametrize("workers", [2, 4, 5])
+def test_curves_are_the_bytes_of_the_busiest(show, workers):
+    host = show(widget("ring-all-reduce")).locator("ring-all-reduce")
+    shown = explore_ring(host, workers, 20)
+    pixels = (178 - 26) / (max(workers - 1, 2) * 20 * 8)
+    for place, algorithm in enumerate(("ring", "naive", "tree")):
+        totals = [total.max() for _, total, _ in applied(algorithm, workers, 20)]
+        for i, bytes_sent in enumerate(totals, 1):
+            assert shown[i][3][place] == pytest.approx(178 - pixels * bytes_sent, abs=1e-9), (algorithm, i)
+
+
+def test_ring_attributes_and_buttons(show):
+    page = show(
+        widget("ring-all-reduce", workers=3, numbers=7, step=1), widget("ring-all-reduce", workers=99, step="x")
+    )
+    first, second = page.locator("ring-all-reduce").all()
+    assert [first.get_by_role("slider").nth(i).input_value() for i in range(3)] == ["3", "7", "1"]
+    assert [second.get_by_role("slider").nth(i).input_value() for i in range(3)] == ["6", "32", "5"]
+    for _ in range(9):
+        first.get_by_role("button", name="Next step").click()
+    assert first.get_by_role("slider", name="Step").input_value() == "4"
+    assert "Step 4 of 4, all-gather" in first.locator("#outcome").text_content()
+    first.get_by_role("button", name="Back").click()
+    assert first.get_by_role("slider", name="Step").input_value() == "3"
+    assert first.locator("label:has([name=step]) .number").text_content() == "3"
+    assert second.get_by_role("slider", name="Step").input_value() == "5"
+
+
+def test_fewer_workers_have_fewer_steps(show):
+    host = show(widget("ring-all-reduce", workers=6, step=10)).locator("ring-all-reduce")
+    host.get_by_role("slider", name="Workers P").fill("2")
+    assert host.get_by_role("slider", name="Step").input_value() == "2"
+    assert host.locator("label:has([name=step]) .number").text_content() == "2"
+    assert host.locator("tr[id]:visible").count() == 2
+
+
+# ---------------------------------------------------------------- roofline
+
+GPUS = {"H100 SXM": "NVIDIA H100 80GB HBM3", "A100 SXM": "NVIDIA A100-SXM4-80GB", "T4": "Tesla T4"}
+
+
+def counted(n, d, itemsize):
+    """The library's cost of each operation for n rows of d numbers."""
+    rows = [("linear", (n, d), (d, d), (d,)), ("layer_norm", (n, d), (d,), (d,)), ("gelu", (n, d)), ("adam", (d, d))]
+    return {
+        name: cost_of(*row, itemsize=itemsize)
+        for name, row in zip(("linear", "norm", "GELU", "Adam"), rows, strict=True)
+    }
+
+
+@pytest.mark.parametrize("device", GPUS)
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_roofline_equals_the_library(show, device, precision):
+    host = show(widget("roofline-explorer", device=device, precision=precision)).locator("roofline-explorer")
+    gpu, limits = DEVICES[GPUS[device]], set()
+    for log_rows, log_width in itertools.product([0, 6, 11, 14], [7, 11, 14]):
+        host.evaluate(
+            "(host, set) => Object.entries(set).forEach(([k, v]) => host.set(k, v))",
+            {"log_rows": log_rows, "log_width": log_width},
+        )
+        rows = host.evaluate(READ)
+        for name, cost in counted(2**log_rows, 2**log_width, 4 if precision == "float32" else 2).items():
+            operations, size, seconds, intensity, _, limited = rows[name]
+            assert (int(operations), int(size)) == (cost.operations, cost.bytes)
+            assert max(float(seconds), gpu.launch) == pytest.approx(predict_seconds(cost, gpu, precision), rel=1e-12)
+            assert number(intensity) == pytest.approx(cost.intensity, rel=5e-4)
+            bound = "compute" if cost.intensity > gpu.peaks[precision] / gpu.bandwidth else "memory"
+            assert limited == ("launch" if float(seconds) < gpu.launch else bound)
+            limits.add(limited)
+    assert limits == {"compute", "memory", "launch"}
+    assert f"{gpu.peaks[precision] / 1e12:g} TFLOP/s" in host.locator("#outcome").text_content()
+
+
+def test_dots_lie_on_the_roof(show):
+    host = show(widget("roofline-explorer", log_rows=10)).locator("roofline-explorer")
+    dots = (
+        host.locator(".plot")
+        .first.locator("circle")
+        .evaluate_all("all => all.map(dot => [+dot.getAttribute('cx'), +dot.getAttribute('cy')])")
+    )
+    gpu = DEVICES[GPUS["H100 SXM"]]
+    for (x, y), cost in zip(dots, counted(2**10, 2**12, 4).values(), strict=True):
+        height = np.log10(roofline(cost.intensity, gpu.peaks["float32"], gpu.bandwidth))
+        assert x == pytest.approx(34 + (np.log10(cost.intensity) + 1) / 5 * (308 - 34))
+        assert y == pytest.approx(178 - (height - 10) / 5.2 * (178 - 26))
+
+
+def test_roofline_attributes_and_dragging(show):
+    page = show(widget("roofline-explorer", device="T4", log_rows=3), widget("roofline-explorer", precision="int7"))
+    first, second = page.locator("roofline-explorer").all()
+    assert first.get_by_role("radio", name="T4").is_checked()
+    assert second.get_by_role("radio", name="float32").is_checked()
+    box = first.locator(".plot").last.locator(".frame").bounding_box()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 20)
+    page.mouse.down()
+    page.mouse.up()
+    assert first.get_by_role("slider", name="Rows").input_value() == "7"
+    assert second.get_by_role("slider", name="Rows").input_value() == "6"
+
+
 # ---------------------------------------------------------------- all figures
 
 EXAMPLES = {  # a setting of each figure, and a slider to move
@@ -823,6 +973,8 @@ EXAMPLES = {  # a setting of each figure, and a slider to move
     "descent-explorer": ({"eta": 1.5, "beta": 0.5, "form": "Nesterov"}, "Learning rate η"),
     "penalty-explorer": ({"log_alpha": -0.2, "l1_ratio": 0.5}, "Strength"),
     "augmentation-explorer": ({"rotation": 40, "flip": "vertical", "border": "reflect"}, "Rotation"),
+    "ring-all-reduce": ({"workers": 4, "step": 5}, "Step"),
+    "roofline-explorer": ({"device": "T4", "log_width": 9}, "Rows"),
 }
 
 
@@ -866,11 +1018,13 @@ PATHS = [widget("descent-explorer"), widget("descent-explorer", eta=2, beta=0.5,
 BALLS = [widget("penalty-explorer"), widget("penalty-explorer", log_alpha=2, l1_ratio=0, correlation=0.9)]
 FAR = {"rotation": -120, "shear": 45, "zoom": 0.5, "shift_x": -12, "shift_y": -12, "x": 23, "y": 15}
 WARPS = [widget("augmentation-explorer"), widget("augmentation-explorer", border="grid-wrap", **FAR)]
+ROOFS = [widget("roofline-explorer"), widget("roofline-explorer", device="T4", precision="float16", log_rows=14)]
+RINGS = [widget("ring-all-reduce"), widget("ring-all-reduce", workers=6, step=7)]
 
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_accessible(show, theme):
-    found = Axe().run(show(*LOSSES, *PATHS, *BALLS, *WARPS, theme=theme)).response["violations"]
+    found = Axe().run(show(*LOSSES, *PATHS, *BALLS, *WARPS, *RINGS, *ROOFS, theme=theme)).response["violations"]
     assert [(f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")] == []
 
 
