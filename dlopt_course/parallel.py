@@ -19,10 +19,11 @@ from typing import NamedTuple
 import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 
-from .core import check_arrays, check_count, check_floats, check_in, check_same_shape
+from .core import check_arrays, check_count, check_floats, check_in, check_number, check_same_shape
 from .optim import Optimizer, Rule, _check_names
 
 # %% ../nbs/09_parallel.ipynb #imports-workers
+import math
 import mmap
 import os
 import pickle
@@ -38,6 +39,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from queue import Empty, SimpleQueue
 from time import monotonic, perf_counter, sleep
 from typing import NamedTuple
@@ -107,6 +109,20 @@ def _check_parts(parts):
     return xp, cuts
 
 
+def _check_zero(parameters, workers, stage, **sizes):
+    "How many parameters and workers; raises where one of the numbers is wrong."
+    check_in("stage", stage, (0, 1, 2, 3))
+    for name, nbytes in sizes.items():
+        check_number(name, nbytes, lambda v: v >= 0, "0 or more")
+    return check_count("parameters", parameters), check_count("workers", workers)
+
+
+def _check_algorithm(algorithm):
+    "Raises unless it sums and shares: a half of the ring leaves each rank with other sums."
+    if not callable(algorithm):
+        check_in("algorithm", algorithm, ALGORITHMS)
+
+
 def _check_sharded(comm, params, rule):
     "Raises unless these are NumPy arrays of one dtype by name, and the rule can work on a part of them."
     if not all(hasattr(comm, name) for name in ("rank", "size", "reduce_scatter", "all_gather")):
@@ -145,7 +161,8 @@ def mean_gradient(
     named = _named_gradients(gradients)
     counts = _check_counts(counts, len(named))
     weighted = [(count / sum(counts), g) for count, g in zip(counts, named, strict=True) if count]
-    mean = {name: sum(weight * g[name] for weight, g in weighted) for name in named[0]}
+    sums = {name: sum(weight * g[name] for weight, g in weighted) for name in named[0]}
+    mean = {name: array_namespace(named[0][name]).asarray(x) for name, x in sums.items()}  # 0-d: NumPy makes a scalar
     return mean if isinstance(gradients[0], dict) else mean[""]
 
 # %% ../nbs/09_parallel.ipynb #round
@@ -312,6 +329,7 @@ def all_reduce(
 ) -> tuple[list, Traffic]:  # what each rank has in the end, each an array of its own; what it cost
     "The sum of all arrays, at every rank: the same bits everywhere."
     _check_ranks("arrays", arrays)
+    _check_algorithm(algorithm)
     vectors, traffic = _collective(algorithm, [_flat_copy(x) for x in arrays])
     return [array_namespace(v).reshape(v, arrays[0].shape) for v in vectors], traffic
 
@@ -339,6 +357,7 @@ def all_gather(
 # %% ../nbs/09_parallel.ipynb #shared-memory
 _ROW = 64  # numbers of 8 bytes in a worker's row; what two workers write must not lie in one line of a cache
 _COUNT, _STARTED, _ENDED, _WAITS, _TAG = range(5)  # in a row: rounds done, flags, whom it waits for, what it calls
+_LAST, _ASKED = 6, 7  # what it called last; whether it is asked where it is
 _VALUE, _TEXT = 8, 16  # as _TAG, two places that are used in turns: who is ahead must not overwrite what is read
 _TIMES = 4096  # times that a worker's row of times holds
 _PAGE = 2**16  # no processor has larger pages
@@ -363,6 +382,11 @@ class _Shared:
         "Tells all workers to end at their next message."
         self.counts[self.workers * _ROW] = 1
 
+    def text(self, worker):
+        "What a worker calls, in words."
+        begin = 8 * (worker * _ROW + _TEXT)
+        return bytes(self.bytes[begin : begin + _LETTERS]).decode(errors="replace").strip(" \0")
+
 
 def _shared_ends(workers, capacity):
     "Where the counters, the times and the vectors end."
@@ -372,14 +396,20 @@ def _shared_ends(workers, capacity):
 
 
 def _new_memory(nbytes):
-    "A file without a name that is kept in memory: it goes with the last process that has it, however that one ends."
+    "A file without a name that is kept in memory, and its bytes: it goes with the last process that has it."
     if hasattr(os, "memfd_create"):
         file = os.memfd_create("dlopt")
     else:
         with tempfile.TemporaryFile() as temporary:
             file = os.dup(temporary.fileno())
-    os.ftruncate(file, nbytes)
-    return file
+    try:
+        os.ftruncate(file, nbytes)
+        return file, mmap.mmap(file, nbytes)
+    except (OSError, OverflowError) as error:
+        os.close(file)
+        raise ValueError(
+            f"capacity must be less, all workers' memory of {nbytes} bytes is too much: {error}"
+        ) from error
 
 # %% ../nbs/09_parallel.ipynb #worker-plan
 class _Step(NamedTuple):
@@ -472,8 +502,9 @@ class Communicator:
         algorithm="ring",  # one of ALGORITHMS, or a function as `rounds` takes it
     ) -> np.ndarray:  # the sum over all workers, the same bits everywhere
         "The sum, by the rounds of the algorithm. `x` is not changed."
+        _check_algorithm(algorithm)
         flat = _flat_numbers("x", x)
-        return self._carried_out("all_reduce", algorithm, flat.size, flat).copy().reshape(x.shape)
+        return self._carried_out("all_reduce", algorithm, x.shape, flat).copy().reshape(x.shape)
 
     def reduce_scatter(
         self,
@@ -481,7 +512,7 @@ class Communicator:
     ) -> np.ndarray:  # this worker's part, flat, as `partition` cuts it; may be empty
         "This worker's part of the sum: the first half of the ring."
         flat = _flat_numbers("x", x)
-        whole = self._carried_out("reduce_scatter", "ring_reduce_scatter", flat.size, flat)
+        whole = self._carried_out("reduce_scatter", "ring_reduce_scatter", x.shape, flat)
         return whole[partition(flat.size, self.size)[self.rank]].copy()
 
     def all_gather(
@@ -496,7 +527,7 @@ class Communicator:
         cuts = partition(sum(lengths), self.size)
         if lengths != [cut.stop - cut.start for cut in cuts]:
             raise ValueError(f"part must have the lengths that partition gives, got {lengths!s:.100}")
-        return self._carried_out("all_gather", "ring_all_gather", sum(lengths), flat, cuts[self.rank]).copy()
+        return self._carried_out("all_gather", "ring_all_gather", (sum(lengths),), flat, cuts[self.rank]).copy()
 
     def broadcast(
         self,
@@ -504,24 +535,25 @@ class Communicator:
         source: int = 0,  # the rank whose numbers all get
     ) -> np.ndarray:  # the source's array
         "What one worker has, to all, along a tree."
-        check_in("source", source, tuple(range(self.size)))
+        check_in("source", source := check_count("source", source, 0), tuple(range(self.size)))
         flat = _flat_numbers("x", x)
         along = self._from.setdefault(source, partial(_broadcast_rounds, source))
-        return self._carried_out(f"broadcast from {source}", along, flat.size, flat).copy().reshape(x.shape)
+        return self._carried_out(f"broadcast from {source}", along, x.shape, flat).copy().reshape(x.shape)
 
     def barrier(self) -> None:
         "Returns when all workers have come here."
         self._exchange(0, "barrier", "")
 
-    def _carried_out(self, what, algorithm, size, flat, fill=slice(None)):
+    def _carried_out(self, what, algorithm, shape, flat, fill=slice(None)):
         "Carries out a plan, this worker's numbers put into its vector at `fill`; returns the vector, in shared memory."
+        size = math.prod(shape)
         plan, vectors, base = self._plan(algorithm, size, flat.dtype), self._vectors(flat.dtype), self._base
         for worker, count in self._left:
             self._wait(worker, count)
         mine = vectors[self.rank][:size]
         mine[fill] = flat
         name = getattr(algorithm, "__name__", algorithm if isinstance(algorithm, str) else "")
-        self._call(f"{what} by {name} of {size} {flat.dtype}")
+        self._call(f"{what}{f' by {name}' * bool(name)} of {flat.dtype}, shape {shape}")
         self._publish(base + plan.first)
         for step in plan.steps:
             self._do(step, base, vectors)
@@ -608,7 +640,7 @@ class Communicator:
             if counts[self.size * _ROW]:
                 raise _Stopped
             if counts[place + _ENDED] and counts[place] < count:
-                raise RuntimeError(f"worker {worker} has returned, and takes no part in {self._text(self.rank)}")
+                raise RuntimeError(f"worker {worker} has returned, and takes no part in {self._shared.text(self.rank)}")
             sleep(min(max((monotonic() - begin) / 10, 2e-5), 2e-3))
         counts[self._row + _WAITS] = 0
 
@@ -629,19 +661,16 @@ class Communicator:
         self._counts[self._row + _TAG + self._calls % 2] = self._said[1]
         return self._said[1]
 
-    def _text(self, worker):
-        "What a worker calls, in words."
-        begin = 8 * (worker * _ROW + _TEXT)
-        return bytes(self._shared.bytes[begin : begin + _LETTERS]).decode(errors="replace").strip()
-
     def _check_same(self, worker, place):
         "Raises unless the other worker calls the same as this one."
         if self._counts[worker * _ROW + place] != self._counts[self._row + place]:
-            what = f"worker {self.rank} calls {self._text(self.rank)!r}, worker {worker} {self._text(worker)!r}"
+            mine, other = (self._shared.text(w) for w in (self.rank, worker))
+            what = f"worker {self.rank} calls {mine!r}, worker {worker} {other!r}"
             raise ValueError(f"all workers must call the same with like arrays, but now or before they differ: {what}")
 
     def _end(self):
         "Says that this worker takes part in nothing more."
+        self._counts[self._row + _LAST] = self._said[1]
         self._fence()
         self._counts[self._row + _ENDED] = 1
 
@@ -689,8 +718,9 @@ def run_workers(
 ) -> list:  # what work returned, by rank
     """Raises WorkerError where a worker raises, dies or hangs, with its own traceback; the others are ended.
 
-    Nothing stays behind, neither a process nor shared memory, even if this program is killed. Threads that hang stay."""
-    workers, threads, timeout, capacity = _check_run(work, workers, threads, timeout, capacity)
+    Nothing stays behind, neither a process nor shared memory, even if this program is killed (without Linux only once
+    C code lets others run); but threads that hang do, and what a worker starts in a session of its own."""
+    workers, threads, timeout, capacity = _check_run(work, workers, threads, timeout, network, capacity)
     if processes and network is None:
         _warn_of_oversubscription(workers, threads)
     kind = partial(_Processes, threads=threads) if processes else _Threads
@@ -698,10 +728,12 @@ def run_workers(
         return _results(group, timeout)
 
 
-def _check_run(work, workers, threads, timeout, capacity):
+def _check_run(work, workers, threads, timeout, network, capacity):
     "The numbers, checked."
     if not callable(work):
         raise TypeError(f"work must be a function work(comm, *args), got {type(work).__name__}")
+    if network is not None and not callable(getattr(network, "seconds", None)):
+        raise TypeError(f"network must be a Network, a TwoLevelNetwork or None, got {type(network).__name__}")
     timeout = check_number("timeout", timeout, lambda v: v > 0, "greater than 0")
     return check_count("workers", workers), check_count("threads", threads), timeout, check_count("capacity", capacity)
 
@@ -736,7 +768,16 @@ def _results(group, timeout):
             before, since = now, monotonic()
         elif monotonic() - since > (timeout if all(started) else max(timeout, _START)):
             raise _hung(group, found, monotonic() - since)
+    _check_ends(group.shared)
     return [found[rank] for rank in range(len(found))]
+
+
+def _check_ends(shared):
+    "Raises unless all workers have called the same: who only sends, or waits for nobody, does not notice it itself."
+    last = shared.column(_LAST)
+    if other := [rank for rank, called in enumerate(last) if called != last[0]]:
+        texts = f"worker 0 {shared.text(0)!r}, worker {other[0]} {shared.text(other[0])!r}"
+        raise WorkerError(other[0], f"has returned after other calls than worker 0; their last ones: {texts}")
 
 
 def _hung(group, found, seconds):
@@ -772,12 +813,9 @@ class _Threads:
     "Workers that are threads of this process."
 
     def __init__(self, work, args, workers, capacity, network):
-        nbytes = _shared_ends(workers, capacity)[-1]
-        file = _new_memory(nbytes)
-        try:
-            self.shared = _Shared(mmap.mmap(file, nbytes), workers, capacity)
-        finally:
-            os.close(file)
+        file, memory = _new_memory(_shared_ends(workers, capacity)[-1])
+        os.close(file)
+        self.shared = _Shared(memory, workers, capacity)
         self.outcomes = SimpleQueue()
         comms = [Communicator(self.shared, rank, network) for rank in range(workers)]
         targets = [partial(self._work, rank, work, comm, args) for rank, comm in enumerate(comms)]
@@ -787,8 +825,12 @@ class _Threads:
         self.outcomes.put((rank, _outcome(work, comm, args)))
 
     def __enter__(self):
-        for thread in self.threads:
-            thread.start()
+        try:
+            for thread in self.threads:
+                thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def poll(self, seconds):
@@ -816,7 +858,9 @@ def _stack_of(thread):
 
 # %% ../nbs/09_parallel.ipynb #worker-processes
 _LOOKS = 5000  # a quarter of a millisecond: falling asleep and waking up takes a tenth
-_LIMITS = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR")] + ["VECLIB_MAXIMUM_THREADS"]
+_LIMITS = [f"{name}_NUM_THREADS" for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")] + [
+    "VECLIB_MAXIMUM_THREADS"
+]
 _COMMAND = """import sys
 sys.path[:] = {path!r}
 from dlopt_course.parallel import _process_main
@@ -827,7 +871,7 @@ class _Processes:
     """Workers that are processes of their own, each with a Python that has just started and knows nothing of ours.
 
     They see one file in memory without a name, with what they work on at its end. Each has two pipes: one on which it
-    tells what became of it, and one that ends when this process does, however it does."""
+    tells what became of it, and one, its standard input, that ends when this process does, however it does."""
 
     def __init__(self, work, args, workers, capacity, network, *, threads):
         if os.name != "posix":
@@ -836,12 +880,12 @@ class _Processes:
             _pickled("work, with its arguments,", (work, args, network)),
             _shared_ends(workers, capacity)[-1],
         )
-        self.file = _new_memory(begin + len(payload))
-        memory = mmap.mmap(self.file, begin + len(payload))
+        _open_standard_files()
+        self.file, memory = _new_memory(begin + len(payload))
         memory[begin:] = payload
         self.shared = _Shared(memory, workers, capacity)
         spins = _LOOKS if workers * threads <= _cores() else 0  # who looks keeps the core from who would send
-        self.setting = os.getpid(), workers, capacity, self.file, begin, len(payload), spins
+        self.setting = os.getpid(), self.file, workers, capacity, begin, len(payload), spins
         self.environment = os.environ | dict.fromkeys(_LIMITS, str(threads))
         self.processes, self.pipes, self.read = [], selectors.DefaultSelector(), {}
 
@@ -858,7 +902,7 @@ class _Processes:
         mine, theirs = os.pipe()
         self.read[mine] = bytearray()
         self.pipes.register(mine, selectors.EVENT_READ, rank)
-        code = _COMMAND.format(path=sys.path, arguments=(rank, theirs, *self.setting))
+        code = _COMMAND.format(path=_module_path(), arguments=(rank, theirs, *self.setting))
         try:
             self.processes.append(_python(code, (self.file, theirs), self.environment))
         finally:
@@ -866,7 +910,10 @@ class _Processes:
 
     def poll(self, seconds):
         "Waits so long for what has become of workers."
-        found = [(key.data, self._message(key.fd, key.data)) for key, _ in self.pipes.select(seconds)]
+        ended = [key for key in self.pipes.get_map().values() if _has_ended(self.processes[key.data])]
+        ready = [key for key, _ in self.pipes.select(seconds)]
+        found = [(key.data, self._message(key.fd, key.data)) for key in ready]
+        found += [(key.data, self._death(key.data)) for key in ended if key not in ready]  # a child keeps its pipe open
         return [(rank, message) for rank, message in found if message]
 
     def _message(self, pipe, rank):
@@ -874,12 +921,14 @@ class _Processes:
         got, data = os.read(pipe, 2**20), self.read[pipe]
         data += got
         if len(data) >= 8 and len(data) >= 8 + (length := int.from_bytes(data[:8], "little")):
-            message, self.read[pipe] = pickle.loads(data[8 : 8 + length]), data[8 + length :]
+            message, self.read[pipe] = _unpickled(data[8 : 8 + length]), data[8 + length :]
             if message[0] != "stack":
                 self.pipes.unregister(pipe)  # what comes now is its end
             return message
-        if got:
-            return None
+        return None if got else self._death(rank)
+
+    def _death(self, rank):
+        "The message of a worker that ended without one."
         self._kill(self.processes[rank])
         code = self.processes[rank].wait()
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
@@ -888,8 +937,7 @@ class _Processes:
     def stack(self, rank):
         "Where a worker is, as text; it is asked, and answers within two seconds or not at all."
         until = monotonic() + 2.0
-        with suppress(OSError):
-            os.write(self.processes[rank].stdin.fileno(), b"?")
+        self.shared.counts[rank * _ROW + _ASKED] = 1
         while monotonic() < until:
             for answered, (kind, *content) in self.poll(0.05):
                 if answered == rank and kind == "stack":
@@ -926,6 +974,38 @@ def _python(code, files, environment):
     )
 
 
+def _open_standard_files():
+    "Opens those of 0, 1 and 2 that are closed: else a file of ours would get that number, and be a worker's input."
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(file, True)
+    os.close(file)
+
+
+def _module_path():
+    "Where workers look for modules: where this process does, and where this package is even if that was left by chdir."
+    import dlopt_course
+
+    own, path = os.path.dirname(os.path.dirname(dlopt_course.__file__)), [str(folder) for folder in sys.path]
+    return path if own in path else [own, *path]
+
+
+def _has_ended(process):
+    "Whether it has; it stays to be waited for, so that its number belongs to nobody else."
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _unpickled(message):
+    "What a worker tells, or an error in its place."
+    try:
+        return pickle.loads(message)
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        return "unreadable", f"returned what cannot be read here: {type(error).__name__}: {error}", text
+
+
 def _pickled(what, payload):
     "As bytes for another process; functions and classes of a notebook or a script go by value."
     import cloudpickle
@@ -936,12 +1016,13 @@ def _pickled(what, payload):
         raise TypeError(f"{what} must be something that can be sent to another process: {error}") from error
 
 # %% ../nbs/09_parallel.ipynb #process-main
-def _process_main(rank, results, parent, *setting):
+def _process_main(rank, results, parent, file, *setting):
     "The life of a worker's process: does its work, tells what became of it."
     lock = threading.Lock()
     os.set_inheritable(results, False)
-    threading.Thread(target=_watch, args=(parent, results, lock), daemon=True).start()
-    message = _work(rank, *setting)
+    line = _end_with(0)
+    threading.Thread(target=_watch, args=(parent, line, file, rank, results, lock), daemon=True).start()
+    message = _work(rank, file, *setting)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -949,7 +1030,7 @@ def _process_main(rank, results, parent, *setting):
     os._exit(0)
 
 
-def _work(rank, workers, capacity, file, begin, length, spins):
+def _work(rank, file, workers, capacity, begin, length, spins):
     "Reads the work from the shared memory and does it; what became of it, as bytes."
     try:
         memory = mmap.mmap(file, begin + length)
@@ -969,15 +1050,28 @@ def _tell(pipe, lock, message):
             data = data[os.write(pipe, data) :]
 
 
-def _watch(parent, results, lock):
+def _end_with(pipe):
+    """Has this process and all that it started ended by the system when the parent's end of its input is closed.
+
+    Linux alone can: then they end even while stopped, or while C code holds Python's lock, when `_watch` cannot run.
+    Returns the pipe under another number; the input is empty afterwards."""
+    import fcntl
+
+    line = os.dup(pipe)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), pipe)
+    if hasattr(fcntl, "F_SETSIG"):
+        with suppress(OSError):
+            fcntl.fcntl(line, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(line, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(line, fcntl.F_SETFL, os.O_ASYNC)
+    return line
+
+
+def _watch(parent, line, file, rank, results, lock):
     "Answers when asked where this process is; ends it, with all that it started, when its parent is no longer there."
-    line = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    while os.getppid() == parent:
-        if select.select([line], [], [], 1.0)[0]:
-            if not os.read(line, 1):
-                break
+    told, place = 0, 8 * (rank * _ROW + _ASKED)
+    while os.getppid() == parent and not select.select([line], [], [], 0.5)[0]:
+        if not told and (told := os.pread(file, 1, place)[0]):
             _tell(results, lock, pickle.dumps(("stack", _stack_of(threading.main_thread().ident))))
     os.killpg(0, signal.SIGKILL)
 
@@ -992,10 +1086,10 @@ class TrainingResult(NamedTuple):
 
 
 def train_data_parallel(
-    model,  # has apply(params, x) -> (y, pullback), as MLP, or is such a function
+    model,  # has apply(params, x) -> (y, pullback), as MLP, or is such a function; without random layers
     params: dict,  # NumPy arrays of one dtype by name, where training starts; not changed
     data,  # Dataset, or pair (x, y) of NumPy arrays
-    loss: Callable,  # of dlopt_course.losses, the mean over samples
+    loss: Callable,  # of dlopt_course.losses, the mean over samples: without class weights or ignored ones
     rule: Rule,  # such as sgd(lr=0.1); from stage 1 on one that sees single elements
     *,
     workers: int,  # how many share each batch
@@ -1005,16 +1099,17 @@ def train_data_parallel(
     seed: int = 0,  # the order of an epoch is default_rng((seed, epoch)).permutation
     stage: int = 0,  # 0: everybody holds everything; 1, 2 or 3: ShardedOptimizer
     algorithm="ring",  # by which gradients are summed in stage 0, as `rounds` takes it
-    processes: bool = True,  # this and the following as `run_workers` takes them
-    threads: int = 1,
-    timeout: float = 60.0,
-    network=None,
+    processes: bool = True,  # workers as processes of their own, or as threads of this one
+    threads: int = 1,  # of each process, for matrix products and compiled code
+    timeout: float = 60.0,  # seconds without any progress after which a worker hangs
+    network=None,  # Network or TwoLevelNetwork whose delays are kept, or None
 ) -> TrainingResult:
     """Each worker takes its part of each batch; the gradients are averaged over samples, and all do the same step.
 
-    Equals training in one process but for rounding. Raises WorkerError as `run_workers`, RuntimeError if workers end
-    with different parameters."""
-    work = _Training(model, params, *_training_data(data), loss, rule, batch_size, seed, stage, algorithm)
+    Equals training in one process but for rounding, except where a layer looks at its whole batch, as batch_norm does.
+    Raises WorkerError as `run_workers`, RuntimeError if workers end with different parameters."""
+    counts = check_count("batch_size", batch_size), check_count("seed", seed, 0)
+    work = _Training(model, params, *_training_data(data), loss, rule, *counts, stage, algorithm)
     limits = _check_training(work, workers, epochs, steps)
     options = {"processes": processes, "threads": threads, "timeout": timeout, "network": network}
     capacity = 8 * (limits[1] + sum(p.size + 2 for p in params.values()))  # the losses may be sent too
@@ -1056,14 +1151,38 @@ def _check_training(work, workers, epochs, steps):
 
     _check_whole("params", work.params)
     _apply_of(work.model), _loss_of(work.loss), check_in("stage", work.stage, (0, 1, 2, 3))
+    _check_mean(work.loss, work.y), _check_algorithm(work.algorithm), _check_not_random(work.model)
     if not isinstance(work.rule, Rule):
         raise TypeError(f"rule must be a Rule, such as sgd(lr=0.1), got {type(work.rule).__name__}")
     if work.stage and work.rule.scope != "element":
         raise ValueError(f"rule must see single elements in stage {work.stage}, got one that sees {work.rule.scope!r}")
-    check_count("workers", workers), check_count("seed", work.seed, 0)
-    in_epoch = -(-len(work.x) // check_count("batch_size", work.batch_size))
+    check_count("workers", workers)
+    in_epoch = -(-len(work.x) // work.batch_size)
     steps = check_count("epochs", epochs) * in_epoch if steps is None else check_count("steps", steps)
     return -(-steps // in_epoch), steps
+
+
+def _check_mean(loss, target):
+    "Raises if the loss divides by something else than the samples: means of parts would be weighted wrongly."
+    options = getattr(loss, "keywords", {})
+    used = [name for name in ("weight", "ignore_index") if options.get(name) is not None]
+    if used and target.dtype.kind in "iu":
+        raise ValueError(f"loss must be a mean in which all samples count the same, got one with {used[0]}")
+
+
+def _check_not_random(model):
+    "Raises if the model holds a random generator: processes would all draw the same numbers, threads mix them up."
+    import cloudpickle
+
+    class Finder(cloudpickle.Pickler):
+        def persistent_id(self, thing):
+            found.append(isinstance(thing, np.random.Generator))
+
+    found = []
+    with suppress(Exception):  # what cannot be sent is said where it is sent
+        Finder(BytesIO()).dump(model)
+    if any(found):
+        raise ValueError("model must have no random layers, got one that holds a numpy.random.Generator")
 
 
 def _check_whole(name, params):
@@ -1101,7 +1220,7 @@ def _order_of(samples, batch_size, seed, epochs, steps):
 
 
 def _part_gradient(apply, both, params, x, y):
-    "Loss and gradients of a part of a batch, times its samples, in the order of params; zeros for no samples."
+    "Mean loss and gradients of a part of a batch, by the names of params; zeros for no samples."
     if not len(x):
         return 0.0, {name: np.zeros_like(p) for name, p in params.items()}
     with np.errstate(over="ignore", invalid="ignore"):  # no decorator: a notebook's function is sent by value
@@ -1111,32 +1230,32 @@ def _part_gradient(apply, both, params, x, y):
             raise FloatingPointError(f"the loss must be finite, got {value}")
         grads, _ = pullback(slope)
     _check_names("grads", grads, "params", params)
-    return len(x) * float(value), {name: len(x) * grads[name] for name in params}
+    return float(value), grads
 
 
 def _replicated(comm, work, gradient):
     "A step in which all hold everything: one vector with the gradient, the loss and the number of samples is summed."
     params = {name: p.copy() for name, p in work.params.items()}
-    optimizer = Optimizer(params, work.rule)
+    mine = np.empty(sum(p.size for p in params.values()) + 2, next(iter(params.values())).dtype)
+    optimizer, parts = Optimizer(params, work.rule), _parts_like(params, mine)
 
     def step(rows, samples):
         value, grads = gradient(params, work.x[rows], work.y[rows])
-        mine = np.concatenate([*(g.reshape(-1) for g in grads.values()), [value, len(rows)]], dtype=_dtype_of(params))
-        *total, value, count = np.split(comm.all_reduce(mine, work.algorithm), _ends_of(params))
-        optimizer.step({n: (g / count).reshape(p.shape) for (n, p), g in zip(params.items(), total, strict=True)})
-        return float(value[0] / count[0])
+        for name, part in parts.items():
+            np.multiply(grads[name], len(rows), out=part)
+        mine[-2:] = len(rows) * value, len(rows)
+        total = comm.all_reduce(mine, work.algorithm)
+        total[:-1] /= total[-1]
+        optimizer.step(_parts_like(params, total))
+        return float(total[-2])
 
     return step, lambda losses: (params, losses)
 
 
-def _dtype_of(params):
-    return next(iter(params.values())).dtype
-
-
-def _ends_of(params):
-    "Where each parameter ends in the joined vector, and the loss after them."
-    ends = np.cumsum([p.size for p in params.values()])
-    return [*ends.tolist(), int(ends[-1]) + 1]
+def _parts_like(params, vector):
+    "The parts of a joined vector by name, in the shapes of the parameters."
+    ends = np.cumsum([p.size for p in params.values()]).tolist()
+    return {n: vector[end - p.size : end].reshape(p.shape) for (n, p), end in zip(params.items(), ends, strict=True)}
 
 
 def _sharded(comm, work, gradient):
@@ -1145,8 +1264,8 @@ def _sharded(comm, work, gradient):
 
     def step(rows, samples):
         value, grads = gradient(optimizer.gather(), work.x[rows], work.y[rows])
-        optimizer.step({name: g / samples for name, g in grads.items()})
-        return value / samples
+        optimizer.step({name: grads[name] * (len(rows) / samples) for name in work.params})
+        return value * len(rows) / samples
 
     def finish(losses):
         return {name: p.copy() for name, p in optimizer.gather().items()}, comm.all_reduce(losses)
@@ -1164,8 +1283,8 @@ def zero_memory(
     state_bytes: int = 12,  # Adam in float32: m, v and the parameters themselves
 ) -> dict:  # bytes of the worker that holds most, by name: "parameters", "gradients", "state"
     "What a worker holds between two steps, without activations (Rajbhandari et al. 2020, figure 1)."
-    parameters, workers = check_count("parameters", parameters), check_count("workers", workers)
-    check_in("stage", stage, (0, 1, 2, 3))
+    sizes = {"parameter_bytes": parameter_bytes, "gradient_bytes": gradient_bytes, "state_bytes": state_bytes}
+    parameters, workers = _check_zero(parameters, workers, stage, **sizes)
     part = -(-parameters // workers)  # rounded up
     return {
         "parameters": parameter_bytes * (part if stage >= 3 else parameters),
@@ -1183,8 +1302,8 @@ def zero_traffic(
     gradient_bytes: int = 2,  # of each number
 ) -> float:  # bytes
     "What a worker sends in a step, on average: n(P - 1)/P numbers for each reduce-scatter or all-gather on a ring."
-    parameters, workers = check_count("parameters", parameters), check_count("workers", workers)
-    check_in("stage", stage, (0, 1, 2, 3))
+    sizes = {"parameter_bytes": parameter_bytes, "gradient_bytes": gradient_bytes}
+    parameters, workers = _check_zero(parameters, workers, stage, **sizes)
     half = parameters * (workers - 1) / workers
     if stage == 0:
         return 2 * half * gradient_bytes  # the all-reduce: both halves carry gradients
@@ -1220,7 +1339,8 @@ class ShardedOptimizer:
     @property
     def params(self) -> dict:  # arrays by name; in stage 3 empty but between `gather` and `step` or `free`
         "The parameters that this rank can see now, to be read."
-        return {} if self._whole is None else {n: self._whole[s].reshape(self._like[n].shape) for n, s in self._spans()}
+        where = {} if self._whole is None else dict(self._spans())
+        return {n: self._whole[where[n]].reshape(like.shape) for n, like in self._like.items() if where}
 
     def gather(self) -> dict:  # `params`
         "Makes all parameters visible; all ranks must call it. In stages 1 and 2 they always are."
@@ -1259,8 +1379,9 @@ class ShardedOptimizer:
 
     def _spans(self):
         "Names, and where each parameter is in the joined vector."
-        ends = np.cumsum([0, *(p.size for p in self._like.values())]).tolist()
-        return zip(self._like, (slice(*span) for span in pairwise(ends)), strict=True)
+        names = sorted(self._like)
+        ends = np.cumsum([0, *(self._like[name].size for name in names)]).tolist()
+        return zip(names, (slice(*span) for span in pairwise(ends)), strict=True)
 
     def _pieces(self, own):
         "What belongs to each parameter of this rank's part, by name."
@@ -1270,8 +1391,8 @@ class ShardedOptimizer:
 
 
 def _joined_vector(arrays):
-    "A new vector of all numbers, in order."
-    return np.concatenate([x.reshape(-1) for x in arrays.values()])
+    "A new vector of all numbers, in the order of the names: dicts of gradients, or of other ranks, may have another."
+    return np.concatenate([arrays[name].reshape(-1) for name in sorted(arrays)])
 
 # %% ../nbs/09_parallel.ipynb #models-checks
 def _at_least_zero(name, value):
@@ -1287,9 +1408,12 @@ def _above_zero(name, value):
 def _real_array(name, values, allowed="0 or more", holds=lambda v: v >= 0):
     "The values as a float64 array; raises unless there are some, all finite, and `holds` is true of each."
     try:
-        x = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or an array of numbers, got {values!r:.50}") from None
+        x = np.array(values)
+    except ValueError:
+        x = np.array(None)  # lists of unequal lengths
+    if isinstance(values, np.ma.MaskedArray) or x.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must be a number or an array of numbers, got {values!r:.50}")
+    x = x.astype(np.float64)
     if not x.size:
         raise ValueError(f"{name} must not be empty")
     if bad := x[~(np.isfinite(x) & holds(x))].tolist():
@@ -1351,7 +1475,7 @@ class TwoLevelNetwork(NamedTuple):
 
 
 def _two_level_seconds(algorithm, workers, nbytes, network):
-    "The closed forms on machines: those of the hierarchical all-reduce, and of a ring through all workers."
+    "The closed forms on machines: the hierarchical all-reduce, and a ring through all workers, by its slowest link."
     check_in("algorithm", algorithm, ("ring", "hierarchical"))
     group = min(network.group, workers)
     if workers % group:
@@ -1566,7 +1690,7 @@ def simulate_rounds(
     network,  # Network or TwoLevelNetwork
     *,
     start=0.0,  # when each worker is ready, in seconds: a number, (workers,) or (replicates, workers)
-    jitter: Callable | None = None,  # jitter(rng, shape) -> seconds that are added to each message
+    jitter: Callable | None = None,  # jitter(rng, shape) -> seconds, 0 or more, that are added to each message
     rng: np.random.Generator | None = None,  # draws the jitter
 ) -> np.ndarray:  # when each worker is done, (workers,) or (replicates, workers)
     """Max-plus: sending begins when the sender has finished the round before, receiving when both have; each takes
@@ -1581,7 +1705,7 @@ def simulate_rounds(
         sender, receiver = now[..., source], now[..., target]
         takes = network.seconds(source, target, (np.asarray(one.stop) - one.start) * itemsize)
         if jitter is not None:
-            takes = takes + jitter(rng, sender.shape)
+            takes = takes + _real_array("jitter", jitter(rng, sender.shape))
         now[..., source] = sender + takes
         now[..., target] = np.maximum(now[..., target], np.maximum(sender, receiver) + takes)
     return now
@@ -1659,8 +1783,9 @@ def simulate_step(
     rng: np.random.Generator | None = None,  # needed where spread or jitter are
 ) -> StepTimes:
     "Computing times are gamma distributed and independent. One step of all workers, `replicates` times."
-    mean, workers, random = _real_array("compute_seconds", compute_seconds), check_count("workers", workers), True
-    spread, buckets = _at_least_zero("spread", spread), check_count("buckets", buckets)
+    mean, workers = _real_array("compute_seconds", compute_seconds), check_count("workers", workers)
+    buckets, random = check_count("buckets", buckets), True
+    check_number("spread", spread, lambda v: v == 0 or 1e-6 <= v <= 10, "0 or from 1e-6 to 10")
     check_number("backward_share", backward_share, lambda v: 0 <= v <= 1, "from 0 to 1")
     if spread or jitter is not None:
         check_rng(rng)
@@ -1677,6 +1802,8 @@ def simulate_step(
 
 def _computing(mean, spread, replicates, rng):
     "Gamma distributed times of those means, (replicates, workers)."
+    if mean.ndim > 1:
+        raise ValueError(f"compute_seconds must be a number or one for each worker, got shape {mean.shape}")
     shape = replicates, len(mean)
     return mean * (rng.gamma(spread**-2, spread**2, shape) if spread else np.ones(shape))
 
@@ -1708,7 +1835,8 @@ def noise_scale(
 ) -> NoiseScale:
     """tr(Sigma) / |G|^2 from |g|^2 of small batches (a row) and of a big one (their mean): E|g_B|^2 = |G|^2 + tr / B.
 
-    Three rows or more. NumPy computes it, in float64 (McCandlish, Kaplan, Amodei et al. 2018, appendix A.1)."""
+    Three rows or more. NumPy computes it, in float64 (McCandlish, Kaplan, Amodei et al. 2018, appendix A.1).
+    Where a few samples have most of the noise the interval is too narrow, and needs many more rows."""
     check_arrays(gradients=gradients)
     g = _real_array("gradients", to_numpy(gradients), "finite", np.isfinite)
     batch_size = check_count("batch_size", batch_size)
@@ -1783,8 +1911,8 @@ def choose_workers(
     algorithm: str = "ring",  # as in `all_reduce_seconds`
 ) -> Plans:
     "All pairs: steps_to_target times (overhead + largest share of the batch * sample_seconds + all-reduce)."
-    pairs = [(check_count("workers", p), check_count("batch_sizes", b)) for p in workers for b in batch_sizes]
-    if not (pairs := [(p, b) for p, b in pairs if b >= p]):
+    workers, batch_sizes = _counts("workers", workers), _counts("batch_sizes", batch_sizes)
+    if not (pairs := [(p, b) for p in workers for b in batch_sizes if b >= p]):
         raise ValueError(f"batch_sizes must have one of {min(workers, default=1)} or more, got {batch_sizes!r:.50}")
     count, batch = np.array(pairs).T
     steps, cost = steps_to_target(batch, minimum_steps, noise_scale), _above_zero("sample_seconds", sample_seconds)
@@ -1792,3 +1920,10 @@ def choose_workers(
     step = _at_least_zero("step_overhead", step_overhead) + -(-batch // count) * cost + sending
     order = np.argsort(steps * step, kind="stable")
     return Plans(*(x[order] for x in (count, batch, steps, step, steps * step, steps * batch)))
+
+
+def _counts(name, values):
+    "The whole numbers as a list; raises unless they are some."
+    if not np.iterable(values):
+        raise TypeError(f"{name} must be a list of whole numbers, got {type(values).__name__}")
+    return [check_count(name, value) for value in values]

@@ -317,6 +317,11 @@ def test_another_file_is_refused(tmp_path, write):
     assert path.read_bytes() == before
 
 
+def test_a_folder_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="must be a checkpoint of this program, or not exist"):
+        here(tmp_path)
+
+
 def test_what_is_not_finite_is_not_saved(tmp_path):
     path = tmp_path / "run.npz"
     with pytest.raises(FloatingPointError, match=r"not finite after step 2: params/0\.weight.* stays as it was"):
@@ -381,6 +386,8 @@ def test_a_gpu_for_each_worker(monkeypatch):
         ({"hidden": (8, 0)}, "hidden must be .*0"),
         ({"sharding": "zero"}, "sharding must be one of .*zero"),
         ({"device": "tpu"}, "device must be one of .*tpu"),
+        ({"lr": float("inf")}, "lr must be .*inf"),
+        ({"timeout": -1.0}, "timeout must be .*-1"),
     ],
 )
 def test_bad_options(options, message):

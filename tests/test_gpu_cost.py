@@ -530,6 +530,12 @@ def adds_costs(module):
     assert 3 * one == one * 3 == (30, 12, 6)
     assert isinstance(one + two, module.Cost)
     assert isinstance(3 * one, module.Cost)
+    assert isinstance(np.int64(3) * one, module.Cost)
+    assert (np.int64(3) * one, 0 * one, 1 * one) == (3 * one, (0, 0, 0), one)
+    with pytest.raises(TypeError, match="times must be a number, got Cost"):
+        one * two
+    with pytest.raises(ValueError, match="times must be a whole number from 0, got -1"):
+        -1 * one
     assert (one.bytes, one.intensity) == (6, 10 / 6)
     relu, tanh = module.cost_of("relu", (100,)), module.cost_of("tanh", (100,), backward=True)
     assert module.fused(relu, relu, relu) == (300, 400, 400)
@@ -636,6 +642,11 @@ def shares_the_peak(module):
     assert module.fraction_of_peak(400e12, 1.0, 989e12) == pytest.approx(400 / 989)
     assert module.fraction_of_peak(10, 2, 5) == 1
     assert module.fraction_of_peak(0, 2, 5) == 0
+    seconds, peaks = np.random.default_rng(1).uniform(1, 2, (2, 300))
+    assert {module.fraction_of_peak(s * p, s, p) > 1 - 1e-12 for s, p in zip(seconds, peaks, strict=True)} == {True}
+    assert max(module.fraction_of_peak(s * p, s, p) for s, p in zip(seconds, peaks, strict=True)) == 1
+    with pytest.raises(ValueError, match="100% of the peak"):
+        module.fraction_of_peak(1 + 1e-9, 1.0, 1.0)
     with pytest.raises(ValueError, match=r"seconds must be 1.05 or more for 1.05e\+15 .* got 1, 105% of the peak"):
         module.fraction_of_peak(1.05e15, 1.0, 1e15)
     for bad in ((-1, 1, 1), (1, 0, 1), (1, 1, 0)):
@@ -685,7 +696,7 @@ def times_a_gpu(module, **device):
     "Each call by its own seconds, after a warm-up that is slower, on the device that was asked for."
     there, seconds = PretendedGPU(), iter([50.0, 40.0, 1.0, 2.0, 4.0])
     fakes = {name: getattr(there, name) for name in ("Event", "synchronize", "device")}
-    with mock.patch.multiple(torch.cuda, **fakes):
+    with mock.patch.multiple(torch.cuda, **fakes, is_available=lambda: True):
         took = module.time_calls(lambda: there.launch(next(seconds)), repeats=3, warmup=2, **device)
     np.testing.assert_allclose(took, [1, 2, 4])
     assert there.devices == [str(device.get("device", "cuda:0"))]
@@ -697,7 +708,7 @@ def times_a_cpu(module):
     calls = []
     np.testing.assert_array_equal(module._clock_seconds(lambda: calls.append(1), 2, lambda: next(ticks)), [2.5, 0.25])
     assert len(calls) == 2
-    for device in ({}, {"device": "cpu"}, {"device": torch.device("cpu")}):
+    for device in ({}, {"device": "cpu"}, {"device": torch.device("cpu", 0)}):
         calls.clear()
         took = module.time_calls(lambda: calls.append(1), repeats=4, warmup=2, **device)
         assert (len(calls), took.shape, took.dtype) == (6, (4,), np.float64)
@@ -732,6 +743,11 @@ def refuses_timings(module):
         module.time_calls(int, device="mps")
     with pytest.raises(ValueError, match="device must be one of 'cpu', 'cuda', got 'meta'"):
         module.time_calls(lambda: torch.ones(1, device="meta"))
+    with (
+        mock.patch.object(torch.cuda, "is_available", return_value=False),
+        pytest.raises(ValueError, match="device must be one that torch finds here, got 'cuda:1'"),
+    ):
+        module.time_calls(int, device="cuda:1")
 
 
 @pytest.mark.parametrize("row", PRODUCTS, ids=lambda row: f"{row[0]} {row[2]}")

@@ -149,6 +149,9 @@ BAD_FORMATS = [  # function, its arguments, the error, what it says
     ("to_bits", lambda m: (ONE, m.FLOAT32), ValueError, "1 to 22 fraction bits"),
     ("from_bits", lambda m: (ONE, m.BFLOAT16), TypeError, "unsigned integers of 16 bits or more, got float32"),
     ("from_bits", lambda m: (np.ones(1, np.uint8), m.BFLOAT16), TypeError, "of 16 bits or more, got uint8"),
+    ("from_bits", lambda m: (np.ones(0, np.uint16), m.BFLOAT16), ValueError, "bits must be one or more numbers below"),
+    ("from_bits", lambda m: (np.uint32([1, 2**16]), m.BFLOAT16), ValueError, r"numbers below 2\^16, the format's"),
+    ("round_to", lambda m: (np.ones(1, np.longdouble), m.BFLOAT16), TypeError, "x must be float32 or float64"),
     ("from_bits", lambda m: ([1], m.BFLOAT16), TypeError, "bits must be a NumPy array of unsigned integers of 16 bits"),
     ("from_bits", lambda m: (np.ones(1, np.uint32), m.FLOAT32), ValueError, "1 to 22 fraction bits"),
 ]
@@ -367,11 +370,37 @@ def shrinks_exactly(module):
         assert far > wanted[0]
 
 
+def comes_back_from_beyond(module):
+    "A master beyond the largest number of the format is right again later; one that is infinite itself shows it."
+    half = 65504.0, 32.0  # the largest number, and the step before it
+    for kind, (most, step) in {
+        "float16": half,
+        "torch.float16": half,
+        "torch.bfloat16": (2.0**128 - 2.0**120, 2.0**120),
+    }.items():
+        start = SHORT[kind]([most, -most])
+        optimizer = Optimizer({"w": start}, module.with_master_weights(sgd(lr=1.0)))
+        signs = np.float32([1, -1])
+        with np.errstate(over="ignore"):
+            optimizer.step({"w": SHORT[kind](-0.75 * step * signs)})
+            np.testing.assert_array_equal(numbers(start), most * signs, err_msg=kind)
+            optimizer.step({"w": SHORT[kind](0.5 * most * signs)})
+            np.testing.assert_allclose(numbers(start), 0.5 * most * signs, rtol=1e-2, err_msg=kind)
+            rule = module.with_master_weights(sgd(lr=1.0))
+            move, _ = rule.update(SHORT[kind](-np.inf * signs), rule.init(start), start)
+        np.testing.assert_array_equal(numbers(move), np.inf * signs, err_msg=kind)
+
+
 def refuses_rules(module):
     with pytest.raises(TypeError, match="rule must be a Rule, such as adam"):
         module.with_master_weights(adam)
     with pytest.raises(ValueError, match="rule must not need all arrays at once"):
         module.with_master_weights(chain(clip_grad_norm(1.0), sgd()))
+    with pytest.raises(TypeError, match="scaler must be a LossScaler or None, got str"):
+        module.with_master_weights(sgd(), "8")
+    with pytest.raises(TypeError, match="param must be of 32 bits or less, as its master is float32, got float64"):
+        module.with_master_weights(sgd()).init(np.ones(2))
+    assert module.with_master_weights(sgd()).init(np.ones(2, np.float32))["master"].dtype == np.float32
     assert module.with_master_weights(muon()).scope == "array"
     params = {"w": np.ones(4, np.float16)}
     clipped = Optimizer(params, chain(clip_grad_norm(1.0), module.with_master_weights(sgd(lr=1.0))))
@@ -391,6 +420,7 @@ def test_master_weights():
     is_the_rounded_master(gpu, "float16", sgd(lr=0.1), scale=8.0)
     small_steps_add_up(gpu)
     shrinks_exactly(gpu)
+    comes_back_from_beyond(gpu)
     refuses_rules(gpu)
 
 
@@ -531,6 +561,8 @@ def refuses_layers(module):
         module.checkpointed(relu, tanh, segments=3)
     with pytest.raises(ValueError, match="segments must be a whole number from 1"):
         module.checkpointed(relu, segments=0)
+    with pytest.raises(TypeError, match="rng must be"):
+        module.checkpointed(partial(dropout, rng=3))
     with pytest.raises(TypeError, match="layers must be one or more functions"):
         module.checkpointed()
     with pytest.raises(ValueError, match=r"params must have 9\.weight"):

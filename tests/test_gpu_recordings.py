@@ -408,6 +408,8 @@ SPOILED = {
     ),
     "quartiles": (lambda r: r["experiments"][0]["rows"][0]["quartiles"].reverse(), "those of the samples"),
     "a figure": (lambda r: r["experiments"][0]["rows"][0]["figures"].update(x=math.inf), "finite number or text"),
+    "a large figure": (lambda r: r["experiments"][0]["rows"][0]["figures"].update(x=10**400), "too large"),
+    "no row": (lambda r: r["experiments"][0]["rows"].append(None), "no attribute"),
     "a target": (lambda r: r["experiments"][0]["rows"][0]["target"].update(least=1), "figure and text"),
 }
 
@@ -427,6 +429,9 @@ def test_half_a_file_is_refused(made, tmp_path):
     file.write_text(made.read_text(encoding="utf-8")[:500], encoding="utf-8")
     with pytest.raises(ValueError, match="gpu-2026-01-01-a.json is not a recording"):
         recordings.load_newest("gpu", tmp_path)
+    file.write_text("null", encoding="utf-8")
+    with pytest.raises(ValueError, match="not a recording: the recording must be a dict, got None"):
+        recordings.load(file)
 
 
 # Showing

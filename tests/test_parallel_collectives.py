@@ -75,6 +75,11 @@ def test_the_weighted_mean_is_the_gradient_of_the_full_batch(counts, single, bac
     equals_the_full_batch(parallel, counts, BACKENDS[backend], single)
 
 
+def test_the_mean_of_single_numbers_is_an_array():
+    mean = parallel.mean_gradient([np.array(1.0, np.float32), np.array(4.0, np.float32)], [2, 1])
+    assert (type(mean), mean.shape, mean.dtype, float(mean)) == (np.ndarray, (), np.float32, 2.0)
+
+
 def test_the_mean_of_the_means_is_not():
     g = [np.array([1.0]), np.array([5.0])]
     assert parallel.mean_gradient(g, [1, 3]) == [4.0] != np.mean(g)
@@ -387,12 +392,17 @@ def by_torch_unsharded(make, workers, steps):
     return {name: to_numpy(p) for name, p in leaves.items()}
 
 
+def in_an_order(arrays, i):
+    "The same arrays, sometimes from the last to the first, as a backward pass makes them."
+    return arrays if i % 2 else dict(reversed(arrays.items()))
+
+
 def sharded(module, rule, stage, steps, comm):
     "The parameters of a rank after so many steps, and its memory."
-    given = start()
+    given = in_an_order(start(), comm.rank)
     optimizer = module.ShardedOptimizer(comm, given, rule, stage=stage)
     for step in range(steps):
-        optimizer.step(gradients(comm.rank, step))
+        optimizer.step(in_an_order(gradients(comm.rank, step), step))
     memory = optimizer.memory
     params = {name: p.copy() for name, p in optimizer.gather().items()}
     assert list(params) == list(optimizer.params) == list(given)
@@ -544,6 +554,9 @@ def equals_the_paper(module):
     mixed = [module.zero_traffic(8, 4, stage, parameter_bytes=1, gradient_bytes=10) for stage in range(4)]
     assert mixed == [120, 66, 66, 72]
     assert module.zero_traffic(5, 1, 3) == 0
+    nothing = {"parameter_bytes": 0, "gradient_bytes": 0}
+    assert sum(module.zero_memory(5, 2, 1, state_bytes=0, **nothing).values()) == 0
+    assert module.zero_traffic(5, 2, 1, **nothing) == 0
 
 
 def test_memory_and_traffic_equal_the_paper():
@@ -612,6 +625,13 @@ BAD = [  # function, arguments, error, what it says
     ("all_reduce", ([X.astype(int)],), TypeError, r"arrays\[0\] must be floating point"),
     ("all_reduce", ([X[:0]],), ValueError, "must not be empty"),
     ("all_reduce", ([X], "star"), ValueError, "algorithm must be one of"),
+    (
+        "all_reduce",
+        ([X], "ring_all_gather"),
+        ValueError,
+        "algorithm must be one of .*'halving_doubling', got 'ring_all_",
+    ),
+    ("all_reduce", ([X], ["ring"]), ValueError, "algorithm must be one of"),
     ("reduce_scatter", (X,), TypeError, "arrays must be a list"),
     ("reduce_scatter", ([X, X[:1]],), ValueError, r"arrays\[1\] must have the shape"),
     ("all_gather", ([],), TypeError, "parts must be a list"),
@@ -625,6 +645,11 @@ BAD = [  # function, arguments, error, what it says
     ("all_gather", ([[1.0]],), TypeError, r"parts\[0\] must be an array"),
     ("zero_memory", (0, 2, 1), ValueError, "parameters must be"),
     ("zero_memory", (5, 0, 1), ValueError, "workers must be"),
+    ("zero_memory", (5, 2, 1), ValueError, "state_bytes must be 0 or more, got -1", {"state_bytes": -1}),
+    ("zero_memory", (5, 2, 1), TypeError, "parameter_bytes must be a number", {"parameter_bytes": "a"}),
+    ("zero_memory", (5, 2, 1), ValueError, "gradient_bytes must be 0 or more", {"gradient_bytes": -1}),
+    ("zero_traffic", (5, 2, 1), ValueError, "gradient_bytes must be 0 or more", {"gradient_bytes": -1}),
+    ("zero_traffic", (5, 2, 1), ValueError, "parameter_bytes must be 0 or more", {"parameter_bytes": -1}),
     ("zero_memory", (5, 2, 4), ValueError, "stage must be one of 0, 1, 2, 3"),
     ("zero_traffic", (0, 2, 1), ValueError, "parameters must be"),
     ("zero_traffic", (5, 0, 1), ValueError, "workers must be"),
@@ -645,14 +670,14 @@ BAD_SHARDING = [  # arguments, options, error, what it says
 ]
 
 
-def refuses(module, name, arguments, error, message):
+def refuses(module, name, arguments, error, message, options=None):
     with pytest.raises(error, match=message):
-        getattr(module, name)(*arguments)
+        getattr(module, name)(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize(("name", "arguments", "error", "message"), BAD, ids=[f"{r[0]}-{r[3][:40]}" for r in BAD])
-def test_bad_input(name, arguments, error, message):
-    refuses(parallel, name, arguments, error, message)
+@pytest.mark.parametrize("row", BAD, ids=[f"{r[0]}-{r[3][:40]}" for r in BAD])
+def test_bad_input(row):
+    refuses(parallel, *row)
 
 
 def refuses_to_shard(module, arguments, options, error, message):

@@ -15,6 +15,7 @@ from dlopt_course.parallel import (
     amdahl,
     choose_workers,
     expected_maximum,
+    fit_network,
     gustafson,
     overlap_timeline,
     zero_memory,
@@ -62,7 +63,7 @@ def assert_rounded(literals, values):
 def test_all_reduces():
     rows, found = literal("price-recorded", "recorded_sums"), samples("all_reduce", "price-recorded")
     assert list(rows) == [c["bytes"] for c in found]
-    assert recording("all_reduce")["raw"]["held_out"] == list(rows)[2::3]  # as the lesson leaves them out
+    assert recording("all_reduce")["raw"]["held_out"] == list(rows)[1::3]  # as the lesson leaves them out
     assert_rounded(list(rows.values()), [[1e6 * min(c["ours"]), 1e6 * min(c["gloo"])] for c in found])
 
 
@@ -98,7 +99,7 @@ def test_large_batches():
 
 
 def test_what_the_text_says_of_large_batches():
-    recorded, text = recording("large_batch"), cell("experiment-message")
+    recorded, text = recording("large_batch"), cell("experiment-message") + cell("experiment-curvature-message")
     cases = {c["batch"]: c for c in recorded["raw"]["samples"]}
     steps = {batch: np.mean(c["steps"]) for batch, c in cases.items()}
     off = [c["predicted_steps"] / steps[batch] - 1 for batch, c in cases.items()]
@@ -106,16 +107,68 @@ def test_what_the_text_says_of_large_batches():
     once, warm = (median(cases[256][name]) for name in ("at_once", "warm_up"))
     base = median(cases[16]["warm_up"])
     for words in (
-        f"{once:.2g} at once and {warm:.2g} after a warm-up, against {base:.1g} at batch 16",
+        f"{once:.2g} at once and {warm:.2g} after a warm-up, but two of five runs stay above 0.2",
+        f"at batch 16 it is {base:.1g}",
         f"the noise scale says, {recorded['raw']['noise_scale']:.0f} digits",
+        f"best of {['no', 'one', 'two', 'three', 'four', 'five', 'six'][len(cases[16]['steps_by_rate'])]} rates",
         f"the steps fall from {steps[16]:.0f} to {steps[1024]:.0f}: 64 times",
         f"Recorded on {recorded['date']}",
     ):
         assert words in text
     holds = [batch for batch, c in cases.items() if median(c["at_once"]) <= 2 * base]
     assert max(holds) == 128
+    assert sum(loss > 0.2 for loss in cases[256]["warm_up"]) == 2
+    assert min(cases[256]["at_once"]) > 0.2
     assert min(median(cases[512][name]) for name in ("at_once", "warm_up")) > 2.2
     assert steps[16] / steps[1024] == pytest.approx(7, abs=0.5)
+
+
+def said(of: str, words: str) -> list[float]:
+    "The numbers in the first match of a pattern in a message; skips the test while they are to be recorded."
+    if "TODO-REC" in cell(of):
+        pytest.skip(f"{of} waits for a recording")
+    found = re.search(words, cell(of))
+    assert found, f"{of} does not say {words!r}"
+    return [0.0 if number == "none" else float(number) for number in found.groups()]
+
+
+def test_what_the_text_says_of_the_emulated_network():
+    least, most = said("simulation-recorded-message", r"take (-?[\d.]+) to ([\d.]+) percent longer")
+    errors = [100 * (median(c["seconds"]) / c["predicted"] - 1) for c in recording("emulated")["raw"]["samples"]]
+    np.testing.assert_allclose([least, most], [min(errors), max(errors)], atol=1)
+
+
+def test_what_the_text_says_of_all_reduces():
+    ours, gloo = said("price-recorded-message", r"within ([\d.]+) percent \(our ring\), ([\d.]+) percent \(gloo\)")
+    found = samples("all_reduce", "price-recorded")
+    nbytes, held_out = np.array([c["bytes"] for c in found]), np.arange(len(found)) % 3 == 1
+    for told, name in ((ours, "ours"), (gloo, "gloo")):
+        seconds = np.array([min(c[name]) for c in found])
+        fitted = fit_network(nbytes[~held_out], seconds[~held_out], 2)
+        off = [all_reduce_seconds("ring", 2, n, fitted) / s - 1 for n, s in zip(nbytes, seconds, strict=True)]
+        assert told == pytest.approx(100 * max(np.abs(off)[held_out]), abs=1)
+
+
+def test_what_the_text_says_of_threads_and_processes():
+    names = ("two_processes", "ddp", "two_threads")
+    told = said(
+        "predict-message", r"batches of (\d+) on.*: (\d+|none) for ours, (\d+|none) for DDP, (\d+|none) for two threads"
+    )
+    found = samples("data_parallel", "predict-recorded")
+    assert told[0] == pytest.approx(recording("data_parallel")["raw"]["pays_from"], rel=0.25)
+    for name, batch in zip(names, told[1:], strict=True):
+        pays = [c["batch"] for c in found if median(c[name]) < median(c["one_thread"])]
+        assert batch == min(pays, default=0)
+
+
+def test_dates_of_recordings():
+    for of, name in (
+        ("predict-message", "data_parallel"),
+        ("price-recorded-message", "all_reduce"),
+        ("simulation-recorded-message", "emulated"),
+    ):
+        if "TODO-REC" not in cell(of):
+            assert f"ecorded on {recording(name)['date']} by `python -m benchmarks {name}`" in cell(of)
 
 
 def test_the_table_of_engines_is_below_the_gate():
@@ -197,6 +250,6 @@ def test_no_backslash_is_doubled():
 
 
 def test_nothing_is_left_to_be_recorded():
-    left = [c.id for c in LESSON.cells if "ROUGH" in c.source or "TODO" in c.source]
+    left = [c.id for c in LESSON.cells if "ROUGH" in c.source or "TODO-REC" in c.source]
     if left:
         pytest.skip(f"rough figures stand in {', '.join(left)}")

@@ -48,6 +48,10 @@ BAD_LAWS = [
     ("amdahl", (0.5, [1, math.nan]), ValueError, "workers must be 1 or more, got nan"),
     ("amdahl", ("x", 2), TypeError, "parallel_share must be a number or an array of numbers"),
     ("amdahl", (0.5, []), ValueError, "workers must not be empty"),
+    ("amdahl", (0.5, None), TypeError, "workers must be a number or an array of numbers, got None"),
+    ("amdahl", (0.5, [[1], [1, 2]]), TypeError, "workers must be a number or an array of numbers, got"),
+    ("amdahl", (np.array([0.5j]), 2), TypeError, "parallel_share must be a number or an array of numbers"),
+    ("amdahl", (0.5, np.ma.array([1, 2], mask=[0, 1])), TypeError, "workers must be a number or an array of numbers"),
     ("gustafson", (1.1, 2), ValueError, "parallel_share must be from 0 to 1"),
     ("gustafson", (-0.1, 2), ValueError, "parallel_share must be from 0 to 1"),
     ("gustafson", (0.5, 0), ValueError, "workers must be 1 or more"),
@@ -266,7 +270,20 @@ BAD_RUNS = [
     ("expected_maximum", (2, "uniform"), {}, ValueError, "distribution must be one of 'normal', 'exponential'"),
     ("simulate_step", (2, 1.0, 100, NET), {"spread": 0.1}, TypeError, "rng must be a numpy.random.Generator"),
     ("simulate_step", (2, 1.0, 100, NET), {"jitter": print}, TypeError, "rng must be a numpy.random.Generator"),
-    ("simulate_step", (2, 1.0, 100, NET), {"spread": -0.1}, ValueError, "spread must be 0 or more"),
+    ("simulate_step", (2, 1.0, 100, NET), {"spread": -0.1}, ValueError, "spread must be 0 or from 1e-6 to 10"),
+    ("simulate_step", (2, 1.0, 100, NET), {"spread": 9e-7}, ValueError, "spread must be 0 or from 1e-6 to 10"),
+    ("simulate_step", (2, 1.0, 100, NET), {"spread": 10.1}, ValueError, "spread must be 0 or from 1e-6 to 10"),
+    ("simulate_step", (2, [[1.0, 2.0]], 100, NET), {}, ValueError, r"for each worker, got shape \(1, 2\)"),
+    *(
+        (
+            "simulate_step",
+            (2, 1.0, 100, NET),
+            {"jitter": lambda rng, shape, x=x: x, "rng": np.random.default_rng(0)},
+            ValueError,
+            message,
+        )
+        for x, message in ((-1e-9, "jitter must be 0 or more, got -1e-09"), (math.nan, "jitter must be 0 or more"))
+    ),
     ("simulate_step", (2, 1.0, 100, NET), {"buckets": 0}, ValueError, "buckets must be a whole number from 1"),
     ("simulate_step", (2, 1.0, 100, NET), {"backward_share": 1.1}, ValueError, "backward_share must be from 0 to 1"),
     ("simulate_step", (2, 1.0, 100, NET), {"backward_share": -0.1}, ValueError, "backward_share must be from 0 to 1"),
@@ -543,6 +560,8 @@ def finds_the_fastest_plan(module):
                 step, steps = 2e-3 + math.ceil(batch / workers) * 1e-3 + sent, 50 * (1 + 100 / batch)
                 expected.append((workers, batch, steps, step, steps * step, steps * batch))
     np.testing.assert_allclose(np.array(found).T, sorted(expected, key=lambda row: row[4]))
+    lazy = module.choose_workers((p for p in (1, 2, 3, 64)), (b for b in (8, 32, 100)), **options)
+    np.testing.assert_array_equal(lazy, found)  # what can be gone through only once
     tree = module.choose_workers([4], [8], algorithm="tree", **options)
     assert tree.step_seconds.tolist() == pytest.approx([4e-3 + 4 * 2e-3])
     assert module.choose_workers([1], [8], **options | {"step_overhead": 0.0}).step_seconds[0] == pytest.approx(8e-3)
@@ -563,6 +582,8 @@ BAD_PLANS = [
     ("scale_learning_rate", (0.1, 8, 16, "cubic"), {}, ValueError, "rule must be one of 'linear', 'sqrt'"),
     ("choose_workers", ([8], [4]), PLAN, ValueError, r"batch_sizes must have one of 8 or more, got \[4\]"),
     ("choose_workers", ([], [4]), PLAN, ValueError, "batch_sizes must have one of 1 or more"),
+    ("choose_workers", (3, [4]), PLAN, TypeError, "workers must be a list of whole numbers, got int"),
+    ("choose_workers", ([3], 4), PLAN, TypeError, "batch_sizes must be a list of whole numbers, got int"),
     ("choose_workers", ([0], [4]), PLAN, ValueError, "workers must be a whole number from 1"),
     ("choose_workers", ([1], [4.5]), PLAN, ValueError, "batch_sizes must be a whole number from 1"),
     ("choose_workers", ([1], [4]), PLAN | {"sample_seconds": 0}, ValueError, "sample_seconds must be greater than 0"),

@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,9 +23,10 @@ import pytest
 from benchmarks import all_reduce, data_parallel
 from dlopt_course import parallel
 from dlopt_course.core import num_threads
-from dlopt_course.layers import MLP, fit
+from dlopt_course.layers import MLP, fit, linear, sequential
 from dlopt_course.losses import cross_entropy, mse, value_and_grad
 from dlopt_course.optim import Optimizer, adamw, clip_grad_norm, muon, sgd
+from dlopt_course.regularize import dropout
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(0)
@@ -210,7 +212,7 @@ def mixes(module, workers: int, processes: bool):
 @many_on_few_cores
 @both_kinds
 def test_calls_can_be_mixed(processes):
-    mixes(parallel, 3, processes)
+    mixes(parallel, 2 if processes else 3, processes)
 
 
 ARRAYS = [
@@ -254,6 +256,10 @@ BAD_CALLS = [
         "ValueError: part must have the lengths that partition gives",
     ),
     (lambda comm: comm.all_reduce(np.ones(3), "rings"), "ValueError: algorithm must be one of"),
+    (lambda comm: comm.all_reduce(np.ones(3), "ring_all_gather"), "ValueError: algorithm must be one of"),
+    (lambda comm: comm.all_reduce(np.ones(3), ["ring"]), "ValueError: algorithm must be one of"),
+    (lambda comm: comm.broadcast(np.ones(3), [1, 1.0][comm.rank]), ""),
+    (lambda comm: comm.broadcast(np.ones(3), 0.5), "ValueError: source must be a whole number from 0, got 0.5"),
     (lambda comm: comm.broadcast(np.ones(3), 2), "ValueError: source must be one of 0, 1, got 2"),
     (
         lambda comm: comm.all_reduce(np.ones(8193)),
@@ -279,6 +285,7 @@ def test_what_workers_must_not_call(row):
 
 MISMATCHES = {  # what the workers call: rank 0, the others
     "other lengths": (lambda c: c.all_reduce(np.ones(3)), lambda c: c.all_reduce(np.ones(4))),
+    "other shapes": (lambda c: c.all_reduce(np.ones((2, 3))), lambda c: c.all_reduce(np.ones((3, 2)))),
     "other dtypes": (lambda c: c.all_reduce(np.ones(3)), lambda c: c.all_reduce(np.ones(3, int))),
     "other algorithms": (lambda c: c.all_reduce(np.ones(3), "tree"), lambda c: c.all_reduce(np.ones(3))),
     "other calls": (lambda c: c.all_reduce(np.ones(3)), lambda c: c.barrier()),
@@ -318,6 +325,24 @@ def notices_mismatch(module, first, others, workers: int):
 @pytest.mark.parametrize("name", MISMATCHES)
 def test_workers_that_do_not_call_the_same_are_told(name, workers):
     notices_mismatch(parallel, *MISMATCHES[name], workers)
+
+
+def compares_ends(module):
+    "Who only sends, or waits for nobody, is told in the end."
+    for work, first, other in (
+        (lambda comm: comm.broadcast(np.ones(3), comm.rank), "broadcast from 0", "broadcast from 1"),
+        (lambda comm: comm.rank and comm.broadcast(np.ones(3), 1), "", "broadcast from 1"),
+    ):
+        with pytest.raises(module.WorkerError) as caught:
+            module.run_workers(work, 2, processes=False, timeout=5)
+        tail = " of float64, shape (3,)"
+        ends = [repr(f"{text}{tail}" * bool(text)) for text in (first, other)]
+        told = "worker 1 has returned after other calls than worker 0; their last ones: "
+        assert str(caught.value) == told + f"worker 0 {ends[0]}, worker 1 {ends[1]}"
+
+
+def test_calls_that_nobody_waits_for_are_compared_in_the_end():
+    compares_ends(parallel)
 
 
 # What one worker does in a plan
@@ -500,13 +525,13 @@ def says_what_it_calls(module, patch):
     assert found[0] == found[1]
     assert len(set(found[0])) == 4
     assert [one.shared.column(module._TAG + k) for k in (0, 1)] == [[0, found[0][3], 0], [0, found[0][2], 0]]
-    assert one.comm._text(1) == long[: module._LETTERS]
-    assert one.comm._text(2).strip("\0") == one.comm._text(0).strip("\0") == ""
+    assert one.shared.text(1) == long[: module._LETTERS]
+    assert one.shared.text(2) == one.shared.text(0) == ""
     one.comm._call("short")
-    assert one.comm._text(1) == "short"
+    assert one.shared.text(1) == "short"
     other = module.Communicator(one.shared, 2)
     other._call("word")
-    assert (one.comm._text(2), one.comm._text(1)) == ("word", "short")
+    assert (one.shared.text(2), one.shared.text(1)) == ("word", "short")
     bytes_of_others = [bytes(one.shared.bytes[8 * w * module._ROW :][: 8 * module._ROW]).strip(b"\0") for w in (0, 3)]
     assert bytes_of_others == [b"", b""]
 
@@ -551,6 +576,8 @@ def times_are_kept(module, patch):
     other._travel(step._replace(arrivals=[(0, 1.0)]), places + 3)
     here.comm._travel(step._replace(arrivals=[(2, 1.0)]), places + 3)
     assert naps == [2.5, 0.5, 0.0, 1.25, 1.25]
+    other._publish(places + 9)
+    assert (here.shared.times[2 * places + 9], here.shared.times[places + 9]) == (107.75, 0)
 
 
 def limits_rounds(module, patch):
@@ -567,7 +594,25 @@ def limits_rounds(module, patch):
     assert here.comm._plan("ring", 2, np.dtype("f4")).traffic[0] * 2 == before.traffic[0]
 
 
-UNITS = [looks_and_sleeps, looks_first, stops_waiting, says_what_it_calls, times_are_kept, limits_rounds]
+def lays_out_memory(module, patch):
+    "In whole pages: rows of 512 bytes, one more than workers; 4096 times and a vector of each worker."
+    page = 2**16
+    assert module._shared_ends(1, 1) == (page, page + 2**15, page + 2**15 + page)
+    assert module._shared_ends(127, page) == (page, page + 127 * 2**15, page + 127 * (2**15 + page))
+    assert module._shared_ends(128, page + 1) == (2 * page, 2 * page + 2**22, 2 * page + 2**22 + 128 * 2 * page)
+    shared = module._Shared(bytearray(module._shared_ends(2, page + 1)[-1]), 2, page + 1)
+    assert (shared.vectors.shape, len(shared.times), len(shared.counts)) == ((2, 2 * page), 2**13, 2**13)
+
+
+UNITS = [
+    lays_out_memory,
+    looks_and_sleeps,
+    looks_first,
+    stops_waiting,
+    says_what_it_calls,
+    times_are_kept,
+    limits_rounds,
+]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda f: f.__name__)
@@ -628,13 +673,13 @@ def test_a_worker_that_raises_ends_the_run_with_its_own_traceback(processes, not
 def test_a_worker_that_dies_ends_the_run(die, how, nothing_left):
     def work(comm):
         comm.all_reduce(np.ones(3))
-        if comm.rank == 2:
+        if comm.rank == 1:
             die()
         comm.all_reduce(np.ones(3))
 
-    with pytest.raises(parallel.WorkerError, match=f"worker 2 died: it ended {how}") as caught:
-        parallel.run_workers(work, 3)
-    assert caught.value.rank == 2
+    with pytest.raises(parallel.WorkerError, match=f"worker 1 died: it ended {how}") as caught:
+        parallel.run_workers(work, 2)
+    assert caught.value.rank == 1
 
 
 @many_on_few_cores
@@ -665,6 +710,92 @@ def test_what_a_worker_has_started_ends_with_it(nothing_left):
 
     for pid in parallel.run_workers(work, 2):
         assert gone([pid])
+
+
+def test_a_worker_that_is_killed_is_noticed_though_its_child_lives_on(nothing_left, tmp_path):
+    def work(comm):
+        child = os.fork()
+        if not child:
+            time.sleep(100)
+        (tmp_path / "pid").write_text(str(child))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(parallel.WorkerError, match="worker 0 died: it ended by signal SIGKILL"):
+        parallel.run_workers(work, 1, timeout=5)
+    assert gone([int((tmp_path / "pid").read_text(encoding="utf-8"))])
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+@pytest.mark.parametrize("capacity", [2**60, 2**63])
+def test_more_memory_than_there_can_be(processes, capacity, nothing_left):
+    with pytest.raises(ValueError, match="capacity must be less, all workers' memory of"):
+        parallel.run_workers(print, 1, processes=processes, capacity=capacity)
+
+
+def test_threads_that_were_begun_end_when_the_others_cannot_begin(nothing_left):
+    group = parallel._Threads(lambda comm: comm.barrier(), (), 2, 10, None)
+
+    def start():
+        raise KeyboardInterrupt
+
+    group.threads[1].start = start
+    with pytest.raises(KeyboardInterrupt), group:
+        pass
+    assert not group.threads[0].is_alive()
+
+
+def unreadable():
+    "Is made of its message alone when it is read, as any exception."
+
+    class Unreadable(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} {two}")
+
+    return Unreadable(1, 2)
+
+
+def reads_messages(module):
+    "What cannot be read is an error of the worker."
+    assert module._unpickled(module._pickled("x", ("returned", 3))) == ("returned", 3)
+    kind, what, text = module._unpickled(module._pickled("x", unreadable()))
+    assert (kind, what.partition(":")[0]) == ("unreadable", "returned what cannot be read here")
+    assert "TypeError: " in what
+    assert "__init__() missing 1 required" in what
+    assert text.startswith("Traceback")
+
+
+def test_what_cannot_be_read_is_the_workers_error(nothing_left):
+    reads_messages(parallel)
+    kind = type(unreadable())
+    with pytest.raises(parallel.WorkerError, match="worker 0 returned what cannot be read here: TypeError") as caught:
+        parallel.run_workers(lambda comm: kind(1, 2), 1)
+    assert caught.value.rank == 0
+
+
+def looks_for_modules(module, patch):
+    "As here; where the package is comes first if it is not among them."
+    patch.setattr(sys, "path", ["", Path("a"), str(ROOT)])
+    assert module._module_path() == ["", "a", str(ROOT)]
+    patch.setattr(sys, "path", ["", Path("a")])
+    assert module._module_path() == [str(ROOT), "", "a"]
+
+
+def test_workers_find_the_course_wherever_it_was_left(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        looks_for_modules(parallel, patch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *(p for p in sys.path if p not in ("", str(ROOT))), tmp_path])
+    (path,) = parallel.run_workers(lambda comm: sys.path, 1)
+    assert (path[:2], path[-1]) == ([str(ROOT), ""], str(tmp_path))
+
+
+def test_workers_of_a_program_whose_standard_files_are_closed():
+    code = (
+        "import sys; from dlopt_course.parallel import run_workers; sys.exit(run_workers(lambda c: c.rank + 7, 1)[0])"
+    )
+    with python("sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code) as done:
+        done.communicate(timeout=60)
+    assert done.returncode == 7
 
 
 def test_results_of_any_size_and_kind_come_back(capfd, nothing_left):
@@ -700,11 +831,12 @@ def test_each_process_has_its_threads():
 
     def work(comm):
         blas = {x["num_threads"] for x in threadpool_info() if x["user_api"] == "blas"}
-        return num_threads(), blas, os.environ["OMP_NUM_THREADS"], sys.stdin.read()
+        limits = {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "NUMBA")}
+        return num_threads(), blas, limits, sys.stdin.read()
 
     before = dict(os.environ)
-    assert parallel.run_workers(work, 1, threads=1) == [(1, {1}, "1", "")]
-    assert parallel.run_workers(work, 1, threads=2, network=parallel.Network(0.0, 0.0))[0][::2] == (2, "2")
+    assert parallel.run_workers(work, 1, threads=1) == [(1, {1}, {"1"}, "")]
+    assert parallel.run_workers(work, 1, threads=2, network=parallel.Network(0.0, 0.0))[0][::2] == (2, {"2"})
     assert dict(os.environ) == before
 
 
@@ -729,10 +861,10 @@ def test_too_many_threads_are_warned_of_once(monkeypatch):
     assert parallel._cores() >= 1
     monkeypatch.setattr(parallel, "_cores", lambda: 1)
     with pytest.warns(RuntimeWarning, match="on 1 cores") as caught:
-        [parallel.run_workers(lambda comm: None, 2) for _ in range(2)]
-    assert {Path(w.filename).name for w in caught} == {Path(__file__).name}
+        parallel.run_workers(lambda comm: None, 1, threads=2)
+    assert [Path(w.filename).name for w in caught] == [Path(__file__).name]
     parallel.run_workers(lambda comm: None, 2, processes=False)
-    parallel.run_workers(lambda comm: None, 2, network=parallel.Network(0.0, 0.0))
+    parallel.run_workers(lambda comm: None, 1, threads=2, network=parallel.Network(0.0, 0.0))
 
 
 BAD_RUNS = [
@@ -741,6 +873,7 @@ BAD_RUNS = [
     (ValueError, "threads must be a whole number from 1, got 0.5", (print, 1), {"threads": 0.5}),
     (ValueError, "timeout must be greater than 0, got 0", (print, 1), {"timeout": 0}),
     (ValueError, "capacity must be a whole number from 1, got 0", (print, 1), {"capacity": 0}),
+    (TypeError, "network must be a Network, a TwoLevelNetwork or None, got int", (print, 1), {"network": 5}),
 ]
 
 
@@ -764,7 +897,7 @@ def gone(pids: list) -> bool:
 
 
 SCRIPT = """
-import os, sys, time
+import os, re, signal, sys, time
 from pathlib import Path
 from dlopt_course.parallel import run_workers
 
@@ -775,44 +908,73 @@ def work(comm, folder):
     (folder / f"{comm.rank}.part").write_text(str(os.getpid()))
     (folder / f"{comm.rank}.part").rename(folder / f"{comm.rank}.pid")
     comm.barrier()
-    time.sleep(WAIT)
+    WAIT
     return Own(comm.rank)
+
+def hold(comm, folder):
+    child = os.fork()
+    if not child:
+        time.sleep(100)
+    (folder / f"child {comm.rank}.part").write_text(str(child))
+    (folder / f"child {comm.rank}.part").rename(folder / f"child {comm.rank}.pid")
+    if comm.rank:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    re.match("(a+)+b", "a" * 60)  # takes years, and holds the interpreter's lock
 
 found = run_workers(work, 2, Path(sys.argv[1]), network=None)
 print([own.rank for own in found])
 """
 
 
-def python(*arguments, **options) -> subprocess.Popen:
+def python(*arguments) -> subprocess.Popen:
     "Another Python in which the course can be imported."
     env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, *arguments], env=env, **pipes, **options)
+    return subprocess.Popen([*arguments], env=env, **pipes)
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["-c", "script without guard"])
 def test_runs_from_the_command_line_and_from_a_script_without_guard(as_file, tmp_path):
-    code = SCRIPT.replace("WAIT", "0")
+    code = SCRIPT.replace("WAIT", "pass")
     (tmp_path / "script.py").write_text(code, encoding="utf-8")
-    with python(*([tmp_path / "script.py"] if as_file else ["-c", code]), tmp_path) as done:
+    with python(sys.executable, *([tmp_path / "script.py"] if as_file else ["-c", code]), tmp_path) as done:
         out, err = done.communicate(timeout=60)
     assert (out, err, done.returncode) == ("[0, 1]\n", "", 0)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
 def test_workers_end_when_the_program_is_interrupted_or_killed(how, tmp_path):
-    with python("-c", SCRIPT.replace("WAIT", "100"), tmp_path) as program:
-        files = [tmp_path / f"{rank}.pid" for rank in (0, 1)]
+    pids, err = interrupted(how, "time.sleep(100)", tmp_path, ["0", "1"])
+    assert gone(pids)
+    assert ("KeyboardInterrupt" in err) == (how == signal.SIGINT)
+    assert "resource_tracker" not in err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process that holds the interpreter's lock")
+def test_workers_that_hold_the_lock_or_are_stopped_end_too_with_what_they_started(tmp_path):
+    pids, _ = interrupted(signal.SIGKILL, "hold(comm, folder)", tmp_path, ["0", "1", "child 0", "child 1"])
+    try:
+        assert gone(pids)
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def interrupted(how, waits: str, folder, names: list) -> tuple:
+    "The processes of a program that got a signal when all of them had told their numbers; what it printed as errors."
+    with python(sys.executable, "-c", SCRIPT.replace("WAIT", waits), folder) as program:
+        files = [folder / f"{name}.pid" for name in names]
         until = time.monotonic() + 60
         while not all(f.exists() for f in files) and time.monotonic() < until:
             time.sleep(0.02)
         pids = [int(f.read_text(encoding="utf-8")) for f in files]
         assert all(map(psutil.pid_exists, pids))
+        time.sleep(0.2 * ("hold" in waits))
         program.send_signal(how)
-        _, err = program.communicate(timeout=60)
-    assert gone(pids)
-    assert ("KeyboardInterrupt" in err) == (how == signal.SIGINT)
-    assert "resource_tracker" not in err
+        program.wait(60)
+        err = "" if how == signal.SIGKILL else program.communicate(timeout=60)[1]
+        return pids, err
 
 
 # The parts of a run that wait, with workers that do not exist
@@ -824,11 +986,12 @@ class Group:
     def __init__(self, *events, started=(1, 1), waits=(0, 0), counts=None):
         self.events, self.columns = list(events), {"started": started, "waits": waits}
         self.shared = SimpleNamespace(workers=len(started), column=self.column)
+        self.columns["last"] = [0] * len(started)
         self.counts, self.now = counts or (lambda polls: (0, 0)), 0.0
         self.polls = 0
 
     def column(self, what):
-        columns = {parallel._STARTED: "started", parallel._WAITS: "waits"}
+        columns = {parallel._STARTED: "started", parallel._WAITS: "waits", parallel._LAST: "last"}
         return list(self.columns[columns[what]]) if what in columns else list(self.counts(self.polls))
 
     def poll(self, seconds):
@@ -882,11 +1045,12 @@ def in_one(rule, batch_size: int, epochs: int, seed: int, data=DIGITS, loss=cros
     "The same training without workers: each batch in one piece."
     params, losses = {name: p.copy() for name, p in start.items()}, []
     optimizer, (x, y) = Optimizer(params, rule), data
+    function, options = (loss.func, loss.keywords) if isinstance(loss, partial) else (loss, {})
     for epoch in range(epochs):
         order = np.random.default_rng((seed, epoch)).permutation(len(x))
         for rows in np.split(order, range(batch_size, len(x), batch_size)):
             prediction, pullback = model.apply(params, x[rows])
-            value, slope = value_and_grad(loss)(prediction, y[rows])
+            value, slope = value_and_grad(function)(prediction, y[rows], **options)
             optimizer.step(pullback(slope)[0])
             losses.append(value)
     return params, losses
@@ -908,6 +1072,9 @@ def trains_alike(module, workers: int, stage: int, rule, processes=False, algori
     np.testing.assert_allclose(found.losses, losses, rtol=1e-12)
     assert found.seconds.shape == found.losses.shape == (len(losses),)
     assert (found.seconds > 0).all()
+    if algorithm == "ring":
+        numbers = sum(p.size for p in START.values()) + 2 * (stage == 0)  # with the loss and the samples
+        assert found.sent.sum() == 2 * (workers - 1) * numbers * 8 * len(losses)  # stage 3 gathers once a step
     return found
 
 
@@ -915,11 +1082,7 @@ def trains_alike(module, workers: int, stage: int, rule, processes=False, algori
 @pytest.mark.parametrize("workers", [1, 2, 3, 4])
 def test_workers_train_as_one(workers, stage):
     for rule in (sgd(0.1, momentum=0.9), adamw(0.01)):
-        found = trains_alike(parallel, workers, stage, rule)
-    numbers = sum(p.size for p in START.values())
-    extra = 2 * len(found.losses) if stage == 0 else 0
-    ring = 2 * (workers - 1) * (numbers * len(found.losses) + extra) * 8
-    assert found.sent.sum() == ring  # stage 3 gathers once a step: backward uses what forward has gathered
+        trains_alike(parallel, workers, stage, rule)
 
 
 def test_more_workers_than_samples_and_other_algorithms():
@@ -1087,7 +1250,24 @@ BAD_TRAINING = [
     (TypeError, "rule must be a Rule, such as sgd(lr=0.1), got float", {"rule": 0.1}),
     (ValueError, "rule must see single elements in stage 1", {"rule": clip_grad_norm(1.0), "stage": 1}),
     (ValueError, "stage must be one of 0, 1, 2, 3, got 4", {"stage": 4}),
+    (ValueError, "algorithm must be one of", {"algorithm": "ring_reduce_scatter"}),
+    (
+        ValueError,
+        "all samples count the same, got one with weight",
+        {"loss": partial(cross_entropy, weight=np.ones(3))},
+    ),
+    (
+        ValueError,
+        "all samples count the same, got one with ignore_index",
+        {"loss": partial(cross_entropy, ignore_index=0)},
+    ),
+    (
+        ValueError,
+        "model must have no random layers, got one that holds a numpy.random.Generator",
+        {"model": sequential(linear, partial(dropout, rng=RNG))},
+    ),
     (ValueError, "batch_size must be a whole number from 1, got 0", {"batch_size": 0}),
+    (ValueError, "batch_size must be a whole number from 1, got 8.5", {"batch_size": 8.5}),
     (ValueError, "workers must be a whole number from 1, got 0", {"workers": 0}),
     (ValueError, "seed must be a whole number from 0, got -1", {"seed": -1}),
     (ValueError, "epochs must be a whole number from 1, got 0", {"epochs": 0, "steps": None}),
@@ -1101,6 +1281,26 @@ def refuses_training(module, kind, message, changed):
     with pytest.raises(kind) as caught:
         module.train_data_parallel(*args, **given)
     assert message in str(caught.value)
+
+
+def takes_losses(module):
+    "Options with which all samples count the same, or that are not set."
+    x, y = DIGITS
+    options = GOOD_TRAINING | {"rule": sgd(0.1), "batch_size": 13.0, "steps": 8.0, "seed": 0.0, "workers": 2.0}
+    for loss, target in (
+        (partial(cross_entropy, label_smoothing=0.1, weight=None, ignore_index=None), y),
+        (partial(cross_entropy, weight=np.array([1.0, 2.0, 5.0])), np.eye(3)[y]),  # divided by the samples
+    ):
+        given = options | {"loss": loss, "data": (x, target)}
+        args = [given.pop(name) for name in ("model", "params", "data", "loss", "rule")]
+        found = module.train_data_parallel(*args, **given)
+        params, _ = in_one(sgd(0.1), 13, 2, 0, (x, target), loss)
+        for name, p in params.items():
+            np.testing.assert_allclose(found.params[name], p, rtol=1e-12)
+
+
+def test_losses_with_options():
+    takes_losses(parallel)
 
 
 def refuses_other_arrays(module):

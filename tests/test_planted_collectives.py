@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from planted import REST, load, survivors
+import test_planted_models
+import test_planted_workers
+from planted import REST, definitions, load, survivors
 from test_parallel_collectives import (
     ALONE,
     BAD,
@@ -117,6 +119,8 @@ BATTERIES = {
     "ShardedOptimizer": sharding,
     "_joined_vector": sharding,
     "_check_sharded": sharding,
+    "_check_algorithm": plans,
+    "_check_zero": ledgers,
 }
 EQUIVALENT = {  # function, planted change: why it changes nothing that anybody could see
     ("_tree_reduce", "workers - 1  ->  workers + 1"): "one level more than there are ranks sends nothing",
@@ -138,3 +142,9 @@ def test_planted_errors_are_caught(name):
 
 def test_equivalent_changes_are_of_functions_that_exist():
     assert {function for function, _ in EQUIVALENT} <= BATTERIES.keys()
+
+
+def test_all_of_the_module_is_looked_at():
+    "Here, or in the two other files of planted errors, or with real processes."
+    others = test_planted_workers.BATTERIES.keys() | test_planted_models.OF.keys()
+    assert BATTERIES.keys() | others | test_planted_workers.STARTS_AND_ENDS == set(definitions(parallel))

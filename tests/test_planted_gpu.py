@@ -40,6 +40,7 @@ def masters(module):
         precision.is_the_rounded_master(module, kind, sgd(lr=0.1), steps=2)
     precision.small_steps_add_up(module)
     precision.shrinks_exactly(module)
+    precision.comes_back_from_beyond(module)
     precision.refuses_rules(module)
 
 
@@ -122,7 +123,7 @@ def timing(module):
 BATTERIES = {
     **dict.fromkeys(("FloatFormat", "_check_format", "round_to", "to_bits", "_rounded_bits", "from_bits"), formats),
     **dict.fromkeys(("LossScaler", "_floats"), scaling),
-    **dict.fromkeys(("with_master_weights", "_move_master"), masters),
+    **dict.fromkeys(("with_master_weights", "_begin_master", "_move_master"), masters),
     **dict.fromkeys(("checkpointed", "_apply_segments", "_Segment", "_check_repeated"), checkpointing),
     **dict.fromkeys(("Device", "find_device", "roofline", "_peak", "predict_seconds"), predictions),
     **dict.fromkeys(("fraction_of_peak", "transformer_operations"), predictions),

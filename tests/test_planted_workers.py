@@ -1,7 +1,7 @@
 """Planted errors: a wrong sign, count, comparison or constant in what workers do makes a check fail.
 
-The workers are threads here. What starts and ends processes (`_Processes`, `_process_main`, …) is tested
-with real ones, in test_parallel_workers.py."""
+The workers are threads here. What starts and ends threads and processes is tested with real ones, in
+test_parallel_workers.py: an error in it would leave some behind, or hang."""
 
 import threading
 
@@ -17,6 +17,7 @@ from test_parallel_workers import (
     UNITS,
     asks_for_memory,
     broadcasts,
+    compares_ends,
     counts_steps,
     delays_messages,
     ends_early,
@@ -28,11 +29,13 @@ from test_parallel_workers import (
     keeps_what_is_read,
     keeps_what_is_read_within_a_plan,
     loads_ahead,
+    looks_for_modules,
     mixes,
     notices_mismatch,
     notices_replicas,
     plan_covers_rounds,
     raises_in_place,
+    reads_messages,
     refuses_calls,
     refuses_loading,
     refuses_other_arrays,
@@ -40,6 +43,7 @@ from test_parallel_workers import (
     refuses_training,
     sums_alike,
     takes_arrays,
+    takes_losses,
     trains_alike,
     trains_in_its_mode,
     waits_for_all,
@@ -72,6 +76,7 @@ def mistakes(module):
         refuses_calls(module, *row)
     for first, others in MISMATCHES.values():
         notices_mismatch(module, first, others, 2)
+    compares_ends(module)
 
 
 def communicates(module):
@@ -100,6 +105,7 @@ def runs(module):
         warns_of_too_many(module, patch)
     for row in BAD_RUNS:
         refuses_runs(module, *row)
+    compares_ends(module)
     sums_alike(module, 2, (3,), "ring")
     with pytest.raises(module.WorkerError) as caught:
         module.run_workers(lambda comm: [][1], 2, processes=False)
@@ -114,6 +120,7 @@ def trains(module):
             part(module, patch)
     trains_in_its_mode(module)
     joins_by_name(module, 0)
+    takes_losses(module)
     for workers, stage in ((1, 0), (3, 0), (3, 1), (2, 3)):
         trains_alike(module, workers, stage, adamw(0.01))
     trains_alike(module, 5, 0, sgd(0.1), batch_size=3)
@@ -150,7 +157,26 @@ def loads(module):
         refuses_loading(module, *row)
 
 
+def tells(module):
+    reads_messages(module)
+    with pytest.MonkeyPatch.context() as patch:
+        looks_for_modules(module, patch)
+
+
 BATTERIES = {
+    "_Step": plans,
+    "_Plan": plans,
+    "_Shared": communicates,
+    "_shared_ends": communicates,
+    "_check_ends": runs,
+    "_Stopped": runs,
+    "_pickled": tells,
+    "_unpickled": tells,
+    "_module_path": tells,
+    "TrainingResult": trains,
+    "_Training": trains,
+    "_check_mean": trains,
+    "_check_not_random": trains,
     "Communicator": communicates,
     "_broadcast_rounds": sums,
     "_flat_numbers": mistakes,
@@ -172,7 +198,7 @@ BATTERIES = {
     "_order_of": trains,
     "_part_gradient": trains,
     "_replicated": trains,
-    "_ends_of": trains,
+    "_parts_like": trains,
     "_sharded": trains,
     "prefetch": loading,
     "_prefetched": loading,
@@ -190,11 +216,20 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
     ("Communicator", "self._exchanges + 1  ->  self._exchanges - 1"): "even and odd take turns all the same",
     ("Communicator", "self._calls + 1  ->  self._calls - 1"): "even and odd take turns all the same",
     ("Communicator", "0  ->  1  in  self._said[0]"): "writes the text even where it stands there already",
+    ("_Shared", "1  ->  2  in  self.counts[self.workers * _ROW] = 1"): "a flag",
+    ("_Shared", "1  ->  2  in  -1"): REST,
     ("_flat_numbers", "1  ->  2  in  -1"): REST,
     ("_train", "1  ->  2  in  -1"): REST,
-    ("_replicated", "1  ->  2  in  -1"): REST,
+    (
+        "_part_gradient",
+        "0.0  ->  1.0  in  (0.0, {name: np.zeros_like(p) for name, p in params.items()})",
+    ): "is multiplied by the number of samples, none",
     ("_latest", "0  ->  1  in  found.get(target, 0)"): "the rounds in which something was sent count from 1",
 }
+
+
+STARTS_AND_ENDS = {"_new_memory", "_cores", "_Threads", "_stack_of", "_Processes", "_python", "_open_standard_files"}
+STARTS_AND_ENDS |= {"_has_ended", "_process_main", "_work", "_tell", "_end_with", "_watch"}  # tested with real ones
 
 
 @pytest.mark.parametrize("battery", set(BATTERIES.values()), ids=lambda f: f.__name__)

@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from dlopt_course.core import check_count, check_in, write_atomic
+from dlopt_course.core import check_count, check_in, check_number, write_atomic
 from dlopt_course.data import Dataset, load_digits, split
 from dlopt_course.layers import MLP
 
@@ -52,6 +52,7 @@ class Training:
         check_in("dtype", self.dtype, ("float32", "float64"))
         for name, value in {"hidden": min(self.hidden, default=1), "batch-size": self.batch_size}.items():
             check_count(name, value)
+        check_number("lr", self.lr, lambda v: v > 0, "greater than 0")
 
 
 # The workers
@@ -60,6 +61,7 @@ class Training:
 def join(device: str, timeout: float) -> torch.device:
     "Meet the other workers; returns the device of this one. Without torchrun this process is the only worker."
     check_in("device", device, ("auto", "cpu", "cuda"))
+    check_number("timeout", timeout, lambda v: 0 < v <= 1e8, "greater than 0, and at most 1e8")
     check_restarts()
     gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     here = torch.device("cuda", own_gpu()) if gpu else torch.device("cpu")
@@ -281,7 +283,7 @@ def read(path: Path, training: Training) -> tuple[int, dict] | None:
             arrays = dict(file)
         about = json.loads(str(arrays.pop("about")))
         done, was = about["done"], about["training"]
-    except (ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+    except (ValueError, TypeError, KeyError, EOFError, IsADirectoryError, BadZipFile) as error:
         raise ValueError(f"{path} must be a checkpoint of this program, or not exist: {error}") from None
     asked = json.loads(json.dumps(asdict(training)))
     if other := [f"{name} {was.get(name)!r}, now {value!r}" for name, value in asked.items() if was.get(name) != value]:

@@ -84,7 +84,13 @@ def load(
     try:
         recording = json.loads(file.read_text(encoding="utf-8"))
         check_recording(recording)
-    except ValueError as e:
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as e:  # of what is no recording at all
         raise ValueError(f"{file.name} is not a recording: {e}") from None
     return recording
 
@@ -223,7 +229,9 @@ def check_recording(
 
 
 def _check_keys(where: str, found: dict, wanted: dict) -> None:
-    if not isinstance(found, dict) or set(found) != set(wanted):
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} must be a dict, got {found!r:.50}")
+    if set(found) != set(wanted):
         raise ValueError(f"{where} must have the keys {', '.join(wanted)}, got {', '.join(map(str, found))}")
     for key, kind in wanted.items():
         if not isinstance(found[key], kind):
