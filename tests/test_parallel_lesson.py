@@ -38,17 +38,12 @@ def literal(name: str, variable: str):
 
 
 def recording(name: str) -> dict:
-    "The recording of a benchmark; skips the test where it has not been made yet."
-    path = ROOT / f"benchmarks/results/{name}.json"
-    if not path.exists():
-        pytest.skip(f"python -m benchmarks {name} has not been recorded yet")
-    return json.loads(path.read_text(encoding="utf-8"))
+    "The recording of a benchmark."
+    return json.loads((ROOT / f"benchmarks/results/{name}.json").read_text(encoding="utf-8"))
 
 
-def samples(name: str, of: str) -> list[dict]:
-    "The samples of a benchmark, for a cell of the lesson; skips the test while its literals are said to be rough."
-    if "ROUGH" in cell(of):
-        pytest.skip(f"{of} still has rough figures")
+def samples(name: str) -> list[dict]:
+    "The samples of a benchmark."
     return recording(name)["raw"]["samples"]
 
 
@@ -61,14 +56,14 @@ def assert_rounded(literals, values):
 
 
 def test_all_reduces():
-    rows, found = literal("price-recorded", "recorded_sums"), samples("all_reduce", "price-recorded")
+    rows, found = literal("price-recorded", "recorded_sums"), samples("all_reduce")
     assert list(rows) == [c["bytes"] for c in found]
     assert recording("all_reduce")["raw"]["held_out"] == list(rows)[1::3]  # as the lesson leaves them out
     assert_rounded(list(rows.values()), [[1e6 * min(c["ours"]), 1e6 * min(c["gloo"])] for c in found])
 
 
 def test_threads_and_processes():
-    rows, found = literal("predict-recorded", "recorded_steps"), samples("data_parallel", "predict-recorded")
+    rows, found = literal("predict-recorded", "recorded_steps"), samples("data_parallel")
     assert list(rows) == [c["batch"] for c in found]
     forms = ("one_thread", "two_threads", "two_processes", "ddp")
     assert_rounded(list(rows.values()), [[1e3 * median(c[form]) for form in forms] for c in found])
@@ -77,7 +72,7 @@ def test_threads_and_processes():
 
 
 def test_the_emulated_network():
-    found = {(c["algorithm"], c["workers"], bool(c["late"])): c for c in samples("emulated", "simulation-recorded")}
+    found = {(c["algorithm"], c["workers"], bool(c["late"])): c for c in samples("emulated")}
     rows = literal("simulation-recorded", "recorded_emulated")
     assert {name for name, *_ in found} == set(rows)
     assert len(found) == 2 * sum(len(row[0]) for row in rows.values())
@@ -124,9 +119,7 @@ def test_what_the_text_says_of_large_batches():
 
 
 def said(of: str, words: str) -> list[float]:
-    "The numbers in the first match of a pattern in a message; skips the test while they are to be recorded."
-    if "TODO-REC" in cell(of):
-        pytest.skip(f"{of} waits for a recording")
+    "The numbers in the first match of a pattern in a message."
     found = re.search(words, cell(of))
     assert found, f"{of} does not say {words!r}"
     return [0.0 if number == "none" else float(number) for number in found.groups()]
@@ -140,7 +133,7 @@ def test_what_the_text_says_of_the_emulated_network():
 
 def test_what_the_text_says_of_all_reduces():
     ours, gloo = said("price-recorded-message", r"within ([\d.]+) percent \(our ring\), ([\d.]+) percent \(gloo\)")
-    found = samples("all_reduce", "price-recorded")
+    found = samples("all_reduce")
     nbytes, held_out = np.array([c["bytes"] for c in found]), np.arange(len(found)) % 3 == 1
     for told, name in ((ours, "ours"), (gloo, "gloo")):
         seconds = np.array([min(c[name]) for c in found])
@@ -154,7 +147,7 @@ def test_what_the_text_says_of_threads_and_processes():
     told = said(
         "predict-message", r"batches of (\d+) on.*: (\d+|none) for ours, (\d+|none) for DDP, (\d+|none) for two threads"
     )
-    found = samples("data_parallel", "predict-recorded")
+    found = samples("data_parallel")
     assert told[0] == pytest.approx(recording("data_parallel")["raw"]["pays_from"], rel=0.25)
     for name, batch in zip(names, told[1:], strict=True):
         pays = [c["batch"] for c in found if median(c[name]) < median(c["one_thread"])]
@@ -167,8 +160,7 @@ def test_dates_of_recordings():
         ("price-recorded-message", "all_reduce"),
         ("simulation-recorded-message", "emulated"),
     ):
-        if "TODO-REC" not in cell(of):
-            assert f"ecorded on {recording(name)['date']} by `python -m benchmarks {name}`" in cell(of)
+        assert f"ecorded on {recording(name)['date']} by `python -m benchmarks {name}`" in cell(of)
 
 
 def test_the_table_of_engines_is_below_the_gate():
