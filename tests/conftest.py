@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
@@ -60,3 +61,12 @@ def site(executed) -> Path:
 def one_thread(monkeypatch) -> None:
     """For tests of what is computed, not of threads: starting them takes longer."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """The same for torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -14,16 +14,8 @@ MODULES = ("losses", "optim", "layers", "linear", "regularize", "augment")
 CPU, DOUBLE, SINGLE = torch.device("cpu"), torch.float64, torch.float32
 each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=no_gpu)])
 each_dtype = pytest.mark.parametrize("dtype", [DOUBLE, SINGLE], ids=str)
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 BY_NAME = {f.name: f for f in FUNCTIONS}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    "These arrays are small."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @each_dtype

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from benchmarks import cpu_limits, gpu, measure
 from dlopt_course.app import recordings
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 CPU = torch.device("cpu")
 QUICK = gpu.Setup(CPU, "CPU", True, 0.0, {})._replace(started=math.inf)  # never over
 
@@ -24,15 +25,6 @@ def command_line(*arguments):
     app = typer.Typer()
     app.command()(gpu.main)
     return CliRunner().invoke(app, arguments)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    "These arrays are small."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
