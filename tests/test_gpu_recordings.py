@@ -434,6 +434,7 @@ def test_without_a_recording_it_says_so():
     assert (shown.rows, shown.caption) == ((), recordings.origin(None))
     assert "No recording yet" in str(shown)
     assert "No recording yet" in shown._repr_html_()
+    assert "run <code>python -m benchmarks.gpu</code> on a GPU" in shown._repr_html_()
     assert "<table" not in shown._repr_html_()
 
 

@@ -7,6 +7,7 @@ recording, else that there is none yet.
 import importlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from datetime import date
 from html import escape
@@ -56,7 +57,9 @@ class Table:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        caption = f"{escape(self.title)}. {escape(self.caption)}"
+        caption = re.sub(
+            "`(.+?)`", r"<code>\1</code>", f"{escape(self.title[:1].upper() + self.title[1:])}. {escape(self.caption)}"
+        )
         if not self.rows:
             return f"<p>{caption}</p>"
         head = "".join(f'<th scope="col">{escape(c)}</th>' for c in self.columns)
