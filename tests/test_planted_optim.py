@@ -350,6 +350,8 @@ def states(module):
     assert {k: x.shape for k, x in state.items() if k.endswith(".m")} == {
         f"{k}/0.m": p.shape for k, p in PARAMS.items()
     }
+    module._scratch("tried", 8, np.float64)
+    assert module._scratch("tried", 4, np.float32).dtype == np.float32
 
 
 def compiling(module):
@@ -398,7 +400,7 @@ EQUIVALENT = {  # function, planted change: why it changes nothing that anybody 
         "len(moves) > len(self._groups) or len(checks) > len(self._groups)  ->  "
         "len(moves) > len(self._groups) and len(checks) > len(self._groups)",
     ): THREADS,
-    ("_Group", "0  ->  1  in  self.params[0]"): "the arrays of a group have one dtype",
+    ("_Group", "0  ->  1  in  self.names[0]  (2)"): "the arrays of a group have one dtype",
     ("_Group", "1  ->  2  in  -1"): REST,
     ("_Group", "1  ->  2  in  -1  (3)"): REST,
     ("_Group", "1  ->  2  in  -1  (4)"): REST,
