@@ -123,6 +123,12 @@ def _check_algorithm(algorithm):
         check_in("algorithm", algorithm, ALGORITHMS)
 
 
+def _check_rule(rule):
+    "Raises unless it is a Rule."
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule must be a Rule, such as sgd(lr=0.1), got {type(rule).__name__}")
+
+
 def _check_sharded(comm, params, rule):
     "Raises unless these are NumPy arrays of one dtype by name, and the rule can work on a part of them."
     if not all(hasattr(comm, name) for name in ("rank", "size", "reduce_scatter", "all_gather")):
@@ -131,8 +137,7 @@ def _check_sharded(comm, params, rule):
     check_floats(**{f"params[{name!r}]": p for name, p in params.items()})
     if not is_numpy_array(next(iter(params.values()))):
         raise TypeError(f"params must be NumPy arrays, got {type(next(iter(params.values()))).__name__}")
-    if not isinstance(rule, Rule):
-        raise TypeError(f"rule must be a Rule, such as sgd(lr=0.1), got {type(rule).__name__}")
+    _check_rule(rule)
     if rule.scope != "element":
         seen = {"array": "a whole array", "all": "all arrays"}[rule.scope]
         raise ValueError(f"rule must see single elements, for a rank holds a part of them, got one that sees {seen}")
@@ -144,12 +149,11 @@ def partition(
 ) -> list[slice]:  # one for each part, one after the other; parts may be empty
     "Nearly equal consecutive parts, as numpy.array_split: the first n % parts are longer by one."
     n, parts = check_count("n", n, 0), check_count("parts", parts)
-    return [slice(*ends) for ends in pairwise(_bounds(n, parts).tolist())]
+    return [slice(*ends) for ends in pairwise(_begin(np.arange(parts + 1), n, parts).tolist())]
 
 
-def _bounds(n, parts):
-    "Where the parts begin, and where the last one ends."
-    i = np.arange(parts + 1)
+def _begin(i, n, parts):
+    "Where part i of n begins, and the one before it ends; numbers or arrays."
     return i * (n // parts) + np.minimum(i, n % parts)
 
 # %% ../nbs/09_parallel.ipynb #mean-gradient
@@ -211,7 +215,7 @@ def _tree_reduce(workers, size):
 # %% ../nbs/09_parallel.ipynb #ring-rounds
 def _ring_round(workers, size, behind, add):
     "Each rank r sends part r - behind to rank r + 1."
-    rank, bounds = np.arange(workers), _bounds(size, workers)
+    rank, bounds = np.arange(workers), _begin(np.arange(workers + 1), size, workers)
     return Round(rank, np.roll(rank, -1), np.roll(bounds[:-1], behind), np.roll(bounds[1:], behind), add)
 
 
@@ -1152,8 +1156,7 @@ def _check_training(work, workers, epochs, steps):
     _check_whole("params", work.params)
     _apply_of(work.model), _loss_of(work.loss), check_in("stage", work.stage, (0, 1, 2, 3))
     _check_mean(work.loss, work.y), _check_algorithm(work.algorithm), _check_not_random(work.model)
-    if not isinstance(work.rule, Rule):
-        raise TypeError(f"rule must be a Rule, such as sgd(lr=0.1), got {type(work.rule).__name__}")
+    _check_rule(work.rule)
     if work.stage and work.rule.scope != "element":
         raise ValueError(f"rule must see single elements in stage {work.stage}, got one that sees {work.rule.scope!r}")
     check_count("workers", workers)
@@ -1487,14 +1490,9 @@ def _two_level_seconds(algorithm, workers, nbytes, network):
     return max((all_reduce_seconds("ring", workers, nbytes, link) for link in links), default=0.0)
 
 # %% ../nbs/09_parallel.ipynb #all-reduce-seconds
-def _power_of_two(workers):
-    "The exponent of the largest power of two that is no larger."
-    return workers.bit_length() - 1
-
-
 def _messages(algorithm, workers):
     "How many messages one after the other, and how many times the whole vector passes a worker's port."
-    rest, doublings = (workers - 1) / workers, _power_of_two(workers)
+    rest, doublings = (workers - 1) / workers, workers.bit_length() - 1
     extra = 2 * (workers > 2**doublings)  # those beyond a power of two send all first, and get all back at the end
     return {
         "naive": (2 * (workers - 1), 2 * (workers - 1)),
@@ -1504,9 +1502,6 @@ def _messages(algorithm, workers):
         "ring_reduce_scatter": (workers - 1, rest),
         "ring_all_gather": (workers - 1, rest),
     }[algorithm]
-
-
-_CLOSED = ("naive", "tree", "ring", "halving_doubling", "ring_reduce_scatter", "ring_all_gather")
 
 
 def all_reduce_seconds(
@@ -1522,7 +1517,7 @@ def all_reduce_seconds(
     _check_network(network)
     if isinstance(network, TwoLevelNetwork):
         return _two_level_seconds(algorithm, workers, nbytes, network)
-    check_in("algorithm", algorithm, _CLOSED)
+    check_in("algorithm", algorithm, tuple(_ROUNDS))
     messages, vectors = _messages(algorithm, workers)
     return messages * network.latency + vectors * nbytes * network.seconds_per_byte
 
@@ -1745,9 +1740,7 @@ def hierarchical_rounds(
 
 def _part(index, parts, low, high):
     "Where part `index` of the numbers from low to high begins and ends, as `partition` cuts them; arrays or numbers."
-    each, longer = (high - low) // parts, (high - low) % parts
-    start = low + index * each + np.minimum(index, longer)
-    return start, start + each + (index < longer)
+    return low + _begin(index, high - low, parts), low + _begin(index + 1, high - low, parts)
 
 # %% ../nbs/09_parallel.ipynb #step-times
 class StepTimes(NamedTuple):

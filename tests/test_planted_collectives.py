@@ -88,7 +88,7 @@ def sharding(module):
 
 BATTERIES = {
     "partition": parts,
-    "_bounds": parts,
+    "_begin": parts,
     "mean_gradient": means,
     "_check_counts": means,
     "_named_gradients": means,
@@ -119,6 +119,7 @@ BATTERIES = {
     "ShardedOptimizer": sharding,
     "_joined_vector": sharding,
     "_check_sharded": sharding,
+    "_check_rule": sharding,
     "_check_algorithm": plans,
     "_check_zero": ledgers,
 }

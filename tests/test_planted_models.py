@@ -16,7 +16,6 @@ OF = {  # the checks that look at a function
     "Network": "networks",
     "TwoLevelNetwork": "networks",
     "_two_level_seconds": "forms",
-    "_power_of_two": "forms",
     "_messages": "forms",
     "all_reduce_seconds": "forms",
     "fit_network": "fits",
