@@ -23,3 +23,8 @@ def labels(notebook: nbformat.NotebookNode) -> list[str]:
 def tagged(notebook: nbformat.NotebookNode, tag: str) -> list[nbformat.NotebookNode]:
     "The cells that carry a tag, in order."
     return [c for c in notebook.cells if tag in c.metadata.get("tags", [])]
+
+
+def source(notebook: nbformat.NotebookNode, name: str) -> str:
+    "The source of the cell with that id."
+    return next(c.source for c in notebook.cells if c.id == name)

@@ -2,21 +2,18 @@
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
-from lessons import ROOT, read
+from lessons import ROOT, read, source
 
 from benchmarks.peers import keras_image, torchvision_v2
 from dlopt_course.augment import rotate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # of Keras, for SciPy's old names
 LESSON = read(ROOT / "nbs/08_augmentation.ipynb")
-
-
-def cell(name: str) -> str:
-    "The source of a cell of the lesson."
-    return next(c.source for c in LESSON.cells if c.id == name)
+cell = partial(source, LESSON)
 
 
 @pytest.fixture(scope="module")

@@ -3,21 +3,18 @@
 import json
 import math
 import re
+from functools import partial
 from statistics import median
 
 import numpy as np
 import pytest
-from lessons import ROOT, read
+from lessons import ROOT, read, source
 
 from dlopt_course.gpu import BFLOAT16, FLOAT16, cost_of, find_device, from_bits, to_bits, transformer_operations
 
 LESSON = read(ROOT / "nbs/10_gpu.ipynb")
+cell = partial(source, LESSON)
 H100 = find_device("NVIDIA H100 80GB HBM3")
-
-
-def cell(name: str) -> str:
-    "The source of a cell of the lesson."
-    return next(c.source for c in LESSON.cells if c.id == name)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,12 @@
 import ast
 import json
 import re
+from functools import partial
 from statistics import median
 
 import numpy as np
 import pytest
-from lessons import ROOT, read
+from lessons import ROOT, read, source
 
 from dlopt_course.parallel import (
     Network,
@@ -22,11 +23,7 @@ from dlopt_course.parallel import (
 )
 
 LESSON = read(ROOT / "nbs/09_parallel.ipynb")
-
-
-def cell(name: str) -> str:
-    "The source of a cell of the lesson."
-    return next(c.source for c in LESSON.cells if c.id == name)
+cell = partial(source, LESSON)
 
 
 def literal(name: str, variable: str):
